@@ -160,6 +160,7 @@ var http1Refusals = map[string]*regexp.Regexp{
 	"bad_transfer_encoding":         regexp.MustCompile(`(?im)^transfer-encoding:`), // te
 	"http.invalid_authority":        regexp.MustCompile(`(?im)^host:`),
 	"bad_expect":                    regexp.MustCompile(`(?im)^expect:`),
+	"bad_upgrade":                   regexp.MustCompile(`(?im)^upgrade:`),
 	"upgrade_with_body":             regexp.MustCompile(`(?im)^upgrade:`),
 	"upgrade_with_connect":          regexp.MustCompile(`(?im)^CONNECT `),
 	"unsupported_version":           regexp.MustCompile(`(?im) HTTP/[0-9]\.[0-9]\r?$`), // version

@@ -223,7 +223,8 @@ func (e *Evaluator) DenyDelay(p *Peer) time.Duration {
 }
 
 // CheckRequest decides over a request, of which nobody has said anything. It allocates nothing,
-// but for rules on metadata.
+// but for rules on metadata, and once for expressions on a path that was normalised and has escapes
+// with letters.
 func (e *Evaluator) CheckRequest(p *Peer, r Request) Decision {
 	if e == nil {
 		return Decision{Allowed: true}
@@ -241,6 +242,8 @@ type input struct {
 	collects bool
 	capitals bool // as of Evaluator
 	found    []Findings
+	// small is the path whole in its other spelling, empty where it has none: see smallPath.
+	whole, small string
 }
 
 func (e *Evaluator) check(in *input) Decision {
@@ -266,8 +269,15 @@ func (e *Evaluator) Len() int {
 
 // OfNormalized returns e, which is asked of paths that were normalised.
 func (e *Evaluator) OfNormalized(paths bool) *Evaluator {
-	if e != nil {
-		e.capitals = paths
+	if e == nil {
+		return nil
+	}
+	e.capitals = paths
+	for i := range e.filters {
+		if f := &e.filters[i]; paths {
+			f.rules.spell()
+			f.shadow.spell()
+		}
 	}
 	return e
 }
@@ -287,7 +297,7 @@ func (e *Evaluator) Named(of *Evaluator, i int) *Evaluator {
 // Next asks filter i about a request and carries its decision into d, whose zero
 // value is the one before the first; false ends the request. It is CheckRequest in
 // steps, for chains in which other filters stand between, which m tells of. It allocates
-// nothing, but for rules on metadata.
+// what CheckRequest does.
 func (e *Evaluator) Next(i int, p *Peer, r Request, m Metadata, d *Decision) bool {
 	if d.Rule == "" {
 		*d = undecided

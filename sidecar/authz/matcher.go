@@ -3,6 +3,7 @@ package authz
 import (
 	"net/netip"
 	"strconv"
+	"strings"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/message"
 	"github.com/hauberk-mesh/hauberk/sidecar/route"
@@ -41,6 +42,7 @@ type matcher struct {
 	str      *stringMatcher
 	header   *headerMatcher
 	tmpl     *route.Template
+	spelled  *templateSpellings // of tmpl
 	prefix   netip.Prefix
 	among    []netip.Prefix // sorted, in place of prefix
 	lo, hi   uint32         // port in [lo, hi)
@@ -73,9 +75,12 @@ func (m *matcher) match(in *input) bool {
 		return !m.sub[0].match(in)
 	case kindHeader:
 		return m.header.match(in)
-	case kindURLPath, kindTemplate:
+	case kindURLPath:
 		path, ok := in.req.Header(":path")
-		return ok && m.matchPath(trimQuery(path), in.capitals)
+		return ok && m.str.matchPath(path, trimQuery(path), in)
+	case kindTemplate:
+		path, ok := in.req.Header(":path")
+		return ok && m.matchTemplate(path, trimQuery(path), in)
 	case kindDestination:
 		return m.prefix.Contains(Bare(in.peer.Destination.Addr()))
 	case kindPort:
@@ -122,9 +127,9 @@ func (m *matcher) matchPeer(info *stream.Info) bool {
 
 // trimQuery cuts a path at its query or fragment.
 func trimQuery(path string) string {
-	for i := range len(path) {
-		if path[i] == '?' || path[i] == '#' {
-			return path[:i]
+	for _, c := range [...]byte{'?', '#'} {
+		if i := strings.IndexByte(path, c); i >= 0 {
+			path = path[:i]
 		}
 	}
 	return path
@@ -156,7 +161,7 @@ func (h *headerMatcher) match(in *input) bool {
 	case presence:
 		return h.present != h.invert
 	}
-	for !h.matches(value) && !(h.path && in.capitals && h.matchesSmall(value)) {
+	for !h.matches(value, in) {
 		if value, next, ok = r.HeaderFrom(h.name, next); !ok {
 			return h.invert
 		}
@@ -165,8 +170,11 @@ func (h *headerMatcher) match(in *input) bool {
 }
 
 // matches judges one value.
-func (h *headerMatcher) matches(value string) bool {
-	if h.str != nil {
+func (h *headerMatcher) matches(value string, in *input) bool {
+	switch {
+	case h.str != nil && h.path:
+		return h.str.matchPath(value, value, in)
+	case h.str != nil:
 		return h.str.match(value)
 	}
 	n, err := strconv.ParseInt(value, 10, 64)

@@ -190,7 +190,7 @@ func (m *matcher) matchLine(in *input) bool {
 	case !ok:
 		return false
 	case m.header.path:
-		return m.matchPath(first, in.capitals)
+		return m.str.matchPath(first, first, in)
 	}
 	second, next, more := r.HeaderFrom(m.header.name, next)
 	if !more {

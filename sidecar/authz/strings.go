@@ -25,6 +25,7 @@ type stringMatcher struct {
 	pattern string
 	fold    bool
 	regex   *regexp.Regexp
+	spelled []string // see spell; nil where the pattern has no other spelling
 }
 
 func compileString(m *route.StringMatch) (*stringMatcher, error) {

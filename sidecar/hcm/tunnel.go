@@ -1,8 +1,6 @@
 package hcm
 
 import (
-	"strings"
-
 	"github.com/hauberk-mesh/hauberk/sidecar/message"
 	"github.com/hauberk-mesh/hauberk/sidecar/route"
 	"github.com/hauberk-mesh/hauberk/sidecar/stream"
@@ -62,7 +60,7 @@ func (x *exchange) switched() bool {
 	case !x.tunnel:
 		return false
 	case x.req.Upgrade != "":
-		return x.resp.Status == 101 && strings.EqualFold(x.resp.Upgrade, x.req.Upgrade)
+		return x.resp.Status == 101 && message.EqualNames(x.resp.Upgrade, x.req.Upgrade)
 	}
 	return x.resp.Status >= 200 && x.resp.Status < 300
 }

@@ -31,6 +31,8 @@ func upgradeOrigin(t testing.TB) string {
 			_, _ = io.WriteString(c, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: WebSocket\r\nConnection: upgrade\r\nSec-WebSocket-Accept: x\r\n\r\nhello ")
 		case req.URL.Path == "/other":
 			_, _ = io.WriteString(c, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: other\r\nConnection: upgrade\r\n\r\n")
+		case req.URL.Path == "/folds":
+			_, _ = io.WriteString(c, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: web\u017focket\r\nConnection: upgrade\r\n\r\n")
 			return
 		default:
 			_, _ = io.WriteString(c, "HTTP/1.1 426 Upgrade Required\r\nContent-Length: 2\r\n\r\nno")
@@ -100,6 +102,7 @@ func TestTunnelRefused(t *testing.T) {
 	}{
 		{"/refused", []route.Upgrade{{Type: "websocket"}}, 426, "426 - via_upstream"},
 		{"/other", []route.Upgrade{{Type: "websocket"}}, 502, "502 UPE "},
+		{"/folds", []route.Upgrade{{Type: "websocket"}}, 502, "502 UPE "},
 		{"/ws", nil, 403, "403 - upgrade_failed"},
 		{"/ws", []route.Upgrade{{Type: "websocket", Disabled: true}}, 403, "403 - upgrade_failed"},
 	} {

@@ -7,6 +7,7 @@ import (
 
 	"github.com/hauberk-mesh/hauberk/sidecar/authz"
 	"github.com/hauberk-mesh/hauberk/sidecar/downstream"
+	"github.com/hauberk-mesh/hauberk/sidecar/message"
 	"github.com/hauberk-mesh/hauberk/sidecar/route"
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 )
@@ -98,5 +99,5 @@ func upgradesOf(c *route.Config) (kinds []string) {
 
 // names compares protocols without case.
 func names(kinds []string, kind string) bool {
-	return slices.ContainsFunc(kinds, func(k string) bool { return strings.EqualFold(k, kind) })
+	return slices.ContainsFunc(kinds, func(k string) bool { return message.EqualNames(k, kind) })
 }

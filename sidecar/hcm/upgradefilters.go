@@ -2,7 +2,6 @@ package hcm
 
 import (
 	"fmt"
-	"strings"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/message"
 	"github.com/hauberk-mesh/hauberk/sidecar/route"
@@ -49,7 +48,7 @@ func (x *exchange) dropFaults() {
 	f := &x.req.Fields
 	for i := f.Find(message.XEnvoyOther, 0); i >= 0; i = f.Find(message.XEnvoyOther, i+1) {
 		name, _, _ := f.At(i)
-		if len(name) >= len(faultPrefix) && strings.EqualFold(name[:len(faultPrefix)], faultPrefix) {
+		if len(name) >= len(faultPrefix) && message.EqualFold(name[:len(faultPrefix)], faultPrefix) {
 			f.DelAt(i)
 		}
 	}
@@ -71,7 +70,7 @@ func (p *policy) fits(t *route.Table) error {
 // forUpgrade is what decides over a request for a protocol that it may switch to.
 func (p *policy) forUpgrade(kind string) *policy {
 	for _, u := range p.upgrades {
-		if strings.EqualFold(u.kind, kind) {
+		if message.EqualNames(u.kind, kind) {
 			return u.policy
 		}
 	}

@@ -4,7 +4,6 @@ import (
 	"crypto/rand"
 	"crypto/sha1" // what RFC 6455 asks for; it protects nothing
 	"encoding/base64"
-	"strings"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/http1"
 	"github.com/hauberk-mesh/hauberk/sidecar/message"
@@ -18,7 +17,7 @@ const (
 	websocketAccept = "sec-websocket-accept"
 )
 
-func isWebSocket(r *message.Request) bool { return strings.EqualFold(r.Upgrade, "websocket") }
+func isWebSocket(r *message.Request) bool { return message.EqualFold(r.Upgrade, "websocket") }
 
 // acceptOf is the answer to a key.
 func acceptOf(key string) string {

@@ -47,6 +47,7 @@ var (
 	ErrTrailer         = bad("forbidden_trailer")                    // RFC 9110 6.5.1
 	ErrTruncated       = bad("truncated_body")                       // RFC 9112 8
 	ErrUpgradeConnect  = bad("upgrade_with_connect")                 // RFC 9110 7.8, 9.3.6
+	ErrUpgrade         = bad("bad_upgrade")                          // RFC 9110 7.8
 	ErrUpgradeBody     = bad("upgrade_with_body")                    // RFC 9110 7.8
 
 	ErrSchemeForbidden   = &Error{403, "https_on_plaintext"} // one of Envoy's rules

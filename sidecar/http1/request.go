@@ -2,6 +2,7 @@ package http1
 
 import (
 	"bytes"
+	"strings"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/message"
 )
@@ -362,12 +363,30 @@ func (p *RequestParser) controls(buf []byte, req *message.Request, body Framing)
 			// Either is a tunnel, by rules of its own: who asks for both would choose between them.
 			return ErrUpgradeConnect
 		}
+		if !protocols(upgrade) {
+			return ErrUpgrade // to others it may look like one that a rule denies
+		}
 		if body != NoBody {
 			return ErrUpgradeBody
 		}
 		req.Upgrade = upgrade
 	}
 	return nil
+}
+
+// protocols checks the value of Upgrade (RFC 9110 7.8): names, which may have a version. Empty
+// elements of the list are allowed (RFC 9110 5.6.1.2).
+func protocols(list string) bool {
+	for rest, more := list, true; more; {
+		var one string
+		one, rest, more = strings.Cut(rest, ",")
+		s, e := trim(one)
+		name, version, versioned := strings.Cut(one[s:e], "/")
+		if !all(name, isToken) || !all(version, isToken) || versioned && (name == "" || version == "") {
+			return false
+		}
+	}
+	return true
 }
 
 // hasToken looks for a token in a comma-separated list, without parameters.

@@ -1,7 +1,6 @@
 package http2
 
 import (
-	"strings"
 	"sync"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/http1"
@@ -232,7 +231,7 @@ func (h *head) special(id message.ID, v span) (keep bool) {
 		return false
 	case message.TE:
 		switch said := h.bytes(v); {
-		case !strings.EqualFold(message.View(said), "trailers"): // RFC 9110 10.1.4, RFC 5234 2.3
+		case !message.EqualFold(message.View(said), "trailers"): // RFC 9110 10.1.4, RFC 5234 2.3
 			h.fault("bad_te")
 		case h.kind != requestHead:
 			h.refuse("bad_te") // some servers send back what they were sent
@@ -243,7 +242,7 @@ func (h *head) special(id message.ID, v span) (keep bool) {
 	case message.HTTP2Settings:
 		return false
 	case message.Expect:
-		if h.expect || !strings.EqualFold(message.View(h.bytes(v)), "100-continue") { // RFC 9110 10.1.1
+		if h.expect || !message.EqualFold(message.View(h.bytes(v)), "100-continue") { // RFC 9110 10.1.1
 			h.badExpect = true
 		}
 		h.expect = true

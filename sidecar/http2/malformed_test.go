@@ -78,6 +78,7 @@ func TestMalformedRequests(t *testing.T) {
 		"transfer-encoding":           with("transfer-encoding", "chunked"),
 		"upgrade":                     with("upgrade", "h2c"),
 		"te":                          with("te", "gzip"),
+		"te with a long s":            with("te", "trailer\u017f"),
 		"te with more":                with("te", "trailers, gzip"),
 		"content-length not a number": with("content-length", "1x"),
 		"content-length negative":     with("content-length", "-1"),

@@ -246,7 +246,7 @@ func (f *Fields) DelName(name string) {
 	id := IDOf(name)
 	for i := range f.list {
 		e := &f.list[i]
-		if e.id == id && !e.dead && equalNames(f.str(e.nameOff, e.nameLen), name) {
+		if e.id == id && !e.dead && EqualNames(f.str(e.nameOff, e.nameLen), name) {
 			f.kill(i)
 		}
 	}
@@ -347,7 +347,9 @@ func (f *Fields) append(e field) {
 	f.live++
 }
 
-func equalNames(a, b string) bool {
+// EqualNames compares field names, or other words of the protocol, without regard to the case of
+// ASCII letters: those of Unicode that fold to one (U+017F, U+212A) are others, for rules as well.
+func EqualNames(a, b string) bool {
 	if len(a) != len(b) {
 		return false
 	}

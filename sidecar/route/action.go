@@ -3,7 +3,6 @@ package route
 import (
 	"regexp"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
@@ -109,7 +108,7 @@ func TerminatesPost(list []Upgrade) bool {
 // does not mention it.
 func Allows(list []Upgrade, kind string) (allowed, said bool) {
 	for i := range list {
-		if strings.EqualFold(list[i].Type, kind) {
+		if equalFold(list[i].Type, kind) {
 			return !list[i].Disabled, true
 		}
 	}

@@ -189,6 +189,16 @@ var foreign = []*regexp.Regexp{
 	regexp.MustCompile(`spiffe://td/web`), regexp.MustCompile(`^spiffe://td/web`), regexp.MustCompile(`spiffe://td/(x|web)`),
 }
 
+// TestUpgradesFoldAsRules: what a rule does not take for a protocol is none that a route allows.
+func TestUpgradesFoldAsRules(t *testing.T) {
+	list, rule := []Upgrade{{Type: "WebSocket"}}, StringMatch{Exact: ptr("websocket"), IgnoreCase: true}
+	for kind, want := range map[string]bool{"WEBSOCKET": true, "webSoc\u212aet": false, "web\u017focket": false, "websocke": false} {
+		if _, said := Allows(list, kind); said != want || rule.Match(kind) != want {
+			t.Errorf("%q: allowed %v, matched %v, want %v", kind, said, rule.Match(kind), want)
+		}
+	}
+}
+
 func TestForeignRegexIsAnchored(t *testing.T) {
 	for _, re := range foreign {
 		m := StringMatch{Regex: re}
