@@ -89,7 +89,7 @@ func DistinguishedName(der []byte) string {
 	return b.String()
 }
 
-// text is a value in UTF-8.
+// text is a value in UTF-8. Certificates whose names have other types are not read.
 func (a *attribute) text() (v string, ok bool) {
 	if a.Value.Class != asn1.ClassUniversal || a.Value.IsCompound {
 		return "", false
@@ -97,7 +97,7 @@ func (a *attribute) text() (v string, ok bool) {
 	switch b := a.Value.Bytes; a.Value.Tag {
 	case asn1.TagUTF8String:
 		return string(b), true
-	case asn1.TagNumericString, asn1.TagPrintableString, asn1.TagT61String, asn1.TagIA5String, asn1.TagUTCTime, asn1.TagGeneralizedTime, 26: // VisibleString
+	case asn1.TagNumericString, asn1.TagPrintableString, asn1.TagT61String, asn1.TagIA5String:
 		var out []rune // of ISO 8859-1
 		for _, c := range b {
 			out = append(out, rune(c))

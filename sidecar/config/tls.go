@@ -96,7 +96,7 @@ func (d *decoder) upstreamTLS(m *tlsv3.UpstreamTlsContext, path string) (*cluste
 		return nil, fail(here, "has no validation context: the server would not be verified. If that is meant, say so: validation_context: {trust_chain_verification: ACCEPT_UNTRUSTED}")
 	}
 	if m.GetAutoSniSanValidation() && t.context.Validation.PinsAlone() {
-		return nil, fail(path+".auto_sni_san_validation", "checks names without a trusted_ca, which anyone could satisfy")
+		return nil, fail(path+".auto_sni_san_validation", "was configured without configuring a trusted CA: pins say whom a certificate is from, whatever its names")
 	}
 	return &cluster.TLS{
 		SNI: m.GetSni(), AutoHostSNI: m.GetAutoHostSni(), ALPN: t.context.ALPN,

@@ -325,7 +325,7 @@ func (a *arrival) open(c stream.Conn) (stream.Stream, error) {
 	if a.chain.ageless {
 		t.ForgetExpiry()
 	}
-	if a.chain.untrusted {
+	if a.chain.untrusted && t.Info().PeerSigner == "" {
 		t.ForgetPeer()
 	}
 	if a.proxied() {

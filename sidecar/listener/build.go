@@ -55,7 +55,8 @@ type chain struct {
 	// keepsPeer: the handler looks at the certificates that peers send.
 	keepsPeer bool
 	log       *telemetry.Log
-	// untrusted: peers may be in that nothing vouches for.
+	// untrusted: peers may be in that nothing vouches for, of whom the handshake names no
+	// anchor. A secret may bring trust domains, which vouch for all that are let in.
 	untrusted bool
 	// ageless: the ends of peers' certificates are looked at neither by the handshake nor
 	// afterwards.

@@ -112,16 +112,26 @@ func (l *listener) bind(cfg *Config, removed []*listener) error {
 }
 
 // inherit takes the socket of a removed listener. Its loop has ended before the
-// socket goes on, so that no connection ends up with neither.
+// socket goes on, so that no connection ends up with neither. One that was made with other options
+// is closed: they would stay in force, whatever the new ones restrict. One that another has
+// taken in this step is its own.
 func (l *listener) inherit(a Address, removed []*listener) *Socket {
 	for _, old := range removed {
-		for _, b := range old.socks {
-			if k := b.sock.key; k.network == a.Network && k.address == a.Address && k.owner == "" {
-				<-b.done
-				l.m.opts.Sockets.adopt(b.sock, l.name)
-				b.sock.Resume()
-				return b.sock
+		for i, b := range old.socks {
+			if k := b.sock.key; k.network != a.Network || k.address != a.Address || k.owner != "" || b.sock.owner != old.name {
+				continue
 			}
+			<-b.done
+			if !reflect.DeepEqual(b.addr, a) {
+				old.mu.Lock()
+				old.socks = slices.Delete(slices.Clone(old.socks), i, i+1)
+				old.mu.Unlock()
+				_ = b.sock.Close()
+				return nil
+			}
+			l.m.opts.Sockets.adopt(b.sock, l.name)
+			b.sock.Resume()
+			return b.sock
 		}
 	}
 	return nil

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
@@ -61,7 +62,7 @@ func denyAll() authz.NetworkFilter {
 
 func dial(t *testing.T, m *Manager, name string) net.Conn {
 	t.Helper()
-	c, err := net.Dial("tcp", m.Addrs()[name].String())
+	c, err := net.Dial(m.Addrs()[name].Network(), m.Addrs()[name].String())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -334,6 +335,60 @@ func TestMovesToARemovedAddress(t *testing.T) {
 	}
 	if err := roundTrip(c); err != nil {
 		t.Errorf("the connection of the removed: %v", err)
+	}
+}
+
+// TestTakenOverWithOtherOptions: the options of who takes over an address are in force, whether it
+// is new or moves there; and of two who would have it one does.
+func TestTakenOverWithOtherOptions(t *testing.T) {
+	m := newTestManager(t, nil)
+	at := func(name, path string, mode fs.FileMode) *Config {
+		c := echoConfig(name)
+		c.Network, c.Address, c.Socket.Mode = "unix", path, mode
+		return c
+	}
+	dir := t.TempDir()
+	path, other := filepath.Join(dir, "a"), filepath.Join(dir, "b")
+	mustApply(t, m, at("first", path, 0o666))
+	mustApply(t, m, at("moves", other, 0o600))
+	old := dial(t, m, "first")
+	if err := roundTrip(old); err != nil {
+		t.Fatal(err)
+	}
+	names, modes := []string{"first", "second", "moves", "third"}, []fs.FileMode{0o666, 0o600, 0o660, 0o660}
+	var inode uint64
+	for i, name := range names {
+		if i > 0 {
+			if failed := m.Replace(names[i-1:i], []*Config{at(name, path, modes[i])}); len(failed) > 0 {
+				t.Fatal(failed)
+			}
+		}
+		info, err := os.Stat(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if info.Mode().Perm() != modes[i] {
+			t.Errorf("%s has mode %o, want %o", name, info.Mode().Perm(), modes[i])
+		}
+		now := info.Sys().(*syscall.Stat_t).Ino
+		if i > 0 && modes[i] == modes[i-1] && now != inode {
+			t.Errorf("%s has another socket, with the same options", name)
+		}
+		inode = now
+		if err := roundTrip(dial(t, m, name)); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if err := roundTrip(old); err != nil {
+		t.Errorf("the connection of the first: %v", err)
+	}
+	failed := m.Replace([]string{"third"}, []*Config{at("one", path, 0o660), at("two", path, 0o660)})
+	var used *AddressInUseError
+	if len(failed) != 1 || !errors.As(failed["two"], &used) || used.Holder != `listener "one" of this sidecar` {
+		t.Errorf("two take over one address: %v", failed)
+	}
+	if err := roundTrip(dial(t, m, "one")); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hauberk-mesh/hauberk/internal/handshake"
 	"github.com/hauberk-mesh/hauberk/sidecar/authz"
 	"github.com/hauberk-mesh/hauberk/sidecar/route"
 	"github.com/hauberk-mesh/hauberk/sidecar/stream"
@@ -94,6 +95,44 @@ func TestNamesOfForeignPeers(t *testing.T) {
 			}
 			_ = m.Close()
 		}
+	}
+}
+
+// vouching is a provider whose handshakes are verified by a foreign context.
+type vouching struct {
+	cert tls.Certificate
+	// by is what every peer is accepted by; nil where nothing vouches for any.
+	by *x509.Certificate
+}
+
+func (p vouching) ServerTLS(string, string, *TLS) (*tls.Config, string, error) {
+	return &tls.Config{Certificates: []tls.Certificate{p.cert}, ClientAuth: tls.RequireAnyClientCert, VerifyConnection: func(cs tls.ConnectionState) error {
+		if p.by != nil {
+			handshake.Chain(cs, []*x509.Certificate{cs.PeerCertificates[0], p.by})
+		}
+		return nil
+	}}, "", nil
+}
+
+// TestVouchedForAllTheSame: where anybody is let in, but for trust domains that a secret brings,
+// a peer is known if the handshake says what vouched for it.
+func TestVouchedForAllTheSame(t *testing.T) {
+	own := selfSigned(t, apiID)
+	anchor, err := x509.ParseCertificate(own.Certificate[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, by := range []*x509.Certificate{nil, anchor} {
+		m := newTestManager(t, func(o *Options) { o.TLS = vouching{own, by} })
+		cfg := echoConfig("in", byName(authz.Allow, webID))
+		cfg.Chains[0].TLS = &TLS{Context: &tlscontext.Server{Common: tlscontext.Common{
+			Validation: &tlscontext.Validation{AcceptUntrusted: true, Secret: &tlscontext.SecretRef{Name: "domains"}}}}}
+		mustApply(t, m, cfg)
+		err := roundTrip(tls.Client(dial(t, m, "in"), &tls.Config{InsecureSkipVerify: true, Certificates: []tls.Certificate{certificate(t, "", nil, webID)}}))
+		if (err == nil) != (by != nil) {
+			t.Errorf("vouched for: %v: %v", by != nil, err)
+		}
+		_ = m.Close()
 	}
 }
 

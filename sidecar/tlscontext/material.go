@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/hauberk-mesh/hauberk/internal/handshake"
+	"github.com/hauberk-mesh/hauberk/internal/peercert"
 )
 
 // maxFile bounds what is read of a file.
@@ -56,7 +57,7 @@ func load(c *Common) (*material, error) {
 	var err error
 	switch {
 	case !v.CA.Empty():
-		if m.anchors, err = v.CA.certificates(); err != nil {
+		if m.anchors, m.crls, err = v.CA.authorities(); err != nil {
 			return nil, err
 		}
 		m.roots = poolOf(m.anchors)
@@ -67,40 +68,61 @@ func load(c *Common) (*material, error) {
 	case len(v.TrustDomains) > 0:
 		m.trust = map[string]*bundle{}
 		for _, d := range v.TrustDomains {
-			anchors, err := d.Bundle.certificates()
+			b, anchors, err := d.load()
 			if err != nil {
 				return nil, fmt.Errorf("trust domain %q: %w", d.Name, err)
 			}
-			m.trust[d.Name] = bundleOf(anchors)
+			m.trust[d.Name] = b
 			m.anchors = append(m.anchors, anchors...)
 		}
 		m.roots = poolOf(m.anchors)
 	}
 	if !v.CRL.Empty() {
-		if m.crls, err = v.CRL.revocations(); err != nil {
+		lists, err := v.CRL.revocations()
+		if err != nil {
 			return nil, err
 		}
+		m.crls = append(m.crls, lists...)
 	}
 	return m, nil
 }
 
 // bundle is a trust domain's. As in Envoy its roots alone are anchors; what others signed
-// leads to one of them or to nothing.
+// leads to one of them or to nothing. Its revocation lists are asked of its own peers alone.
 type bundle struct {
 	roots   *x509.CertPool
 	between []*x509.Certificate
+	crls    []*revocations
 }
 
-func bundleOf(certificates []*x509.Certificate) *bundle {
-	out := &bundle{roots: x509.NewCertPool()}
-	for _, c := range certificates {
-		if bytes.Equal(c.RawSubject, c.RawIssuer) {
-			out.roots.AddCert(c)
-		} else {
-			out.between = append(out.between, c)
-		}
+// load returns the bundle, and the certificates in it. One that could vouch for nobody is
+// refused here, where the last good one stays, and not with each of the domain's peers.
+func (d *TrustDomain) load() (*bundle, []*x509.Certificate, error) {
+	certificates, crls, err := d.Bundle.authorities()
+	if err != nil {
+		return nil, nil, err
 	}
-	return out
+	out := &bundle{roots: x509.NewCertPool(), crls: crls}
+	for _, c := range certificates {
+		if !isRoot(c) {
+			out.between = append(out.between, c)
+			continue
+		}
+		out.roots.AddCert(c)
+	}
+	if len(out.between) == len(certificates) {
+		return nil, nil, fmt.Errorf("%s holds no root: a certificate that its own key has signed", d.Bundle.name())
+	}
+	return out, certificates, nil
+}
+
+// isRoot tells whether a certificate is self-signed (RFC 5280 3.2): its own key has signed it.
+// That its two names are equal anybody may write; they may be encoded in two ways and
+// be one (RFC 5280 7.1).
+func isRoot(c *x509.Certificate) bool {
+	subject, issuer := peercert.DistinguishedName(c.RawSubject), peercert.DistinguishedName(c.RawIssuer)
+	same := bytes.Equal(c.RawSubject, c.RawIssuer) || subject != "" && strings.EqualFold(subject, issuer)
+	return same && c.CheckSignature(c.SignatureAlgorithm, c.RawTBSCertificate, c.Signature) == nil
 }
 
 func poolOf(anchors []*x509.Certificate) *x509.CertPool {
@@ -168,61 +190,91 @@ func (c *Certificate) load() (*tls.Certificate, error) {
 	return out, nil
 }
 
-// certificates reads PEM, and refuses what is damaged where a decoder would pass
-// over it: a file half written.
+// certificates reads a chain, which is not asked for revocation lists.
 func (s Source) certificates() ([]*x509.Certificate, error) {
 	data, err := s.read()
 	if err != nil {
 		return nil, err
 	}
-	var out []*x509.Certificate
-	for rest := data; ; {
-		var block *pem.Block
-		if block, rest = pem.Decode(rest); block == nil {
-			break
-		}
-		if block.Type != "CERTIFICATE" {
-			continue // the key, where both are in one file
-		}
-		c, err := x509.ParseCertificate(block.Bytes)
-		if err != nil {
-			return nil, fmt.Errorf("%s: certificate %d: %w", s.name(), len(out)+1, err)
-		}
-		out = append(out, c)
-	}
-	if n := bytes.Count(data, []byte("-----BEGIN CERTIFICATE-----")); n != len(out) {
-		return nil, fmt.Errorf("%s: of its %d PEM certificates %d are damaged", s.name(), n, n-len(out))
-	}
-	if len(out) == 0 {
-		return nil, fmt.Errorf("%s holds no PEM certificate", s.name())
-	}
-	return out, nil
+	return s.certificatesIn(data)
 }
 
+// authorities reads anchors, and the revocation lists that are beside them: as in Envoy they
+// are enforced as those of crl are. Both are of one look at the file.
+func (s Source) authorities() ([]*x509.Certificate, []*revocations, error) {
+	data, err := s.read()
+	if err != nil {
+		return nil, nil, err
+	}
+	certificates, err := s.certificatesIn(data)
+	if err != nil {
+		return nil, nil, err
+	}
+	lists, err := s.revocationsIn(data)
+	return certificates, lists, err
+}
+
+// revocations reads revocation lists, of which there must be one.
 func (s Source) revocations() ([]*revocations, error) {
 	data, err := s.read()
 	if err != nil {
 		return nil, err
 	}
+	out, err := s.revocationsIn(data)
+	if err == nil && len(out) == 0 {
+		err = fmt.Errorf("%s holds no PEM revocation list", s.name())
+	}
+	return out, err
+}
+
+// certificatesIn reads PEM, and refuses what is damaged where a decoder would pass
+// over it: a file half written.
+func (s Source) certificatesIn(data []byte) ([]*x509.Certificate, error) {
+	var out []*x509.Certificate
+	err := s.blocks(data, "CERTIFICATE", "certificate", func(der []byte) error {
+		c, err := x509.ParseCertificate(der)
+		out = append(out, c)
+		return err
+	})
+	if err == nil && len(out) == 0 {
+		err = fmt.Errorf("%s holds no PEM certificate", s.name())
+	}
+	return out, err
+}
+
+func (s Source) revocationsIn(data []byte) ([]*revocations, error) {
 	var out []*revocations
+	err := s.blocks(data, "X509 CRL", "revocation list", func(der []byte) error {
+		l, err := x509.ParseRevocationList(der)
+		if err == nil {
+			out = append(out, compileRevocations(l))
+		}
+		return err
+	})
+	return out, err
+}
+
+// blocks gives the PEM blocks of a kind to each. Others are passed over: the key, where all is
+// in one file.
+func (s Source) blocks(data []byte, kind, what string, each func(der []byte) error) error {
+	found := 0
 	for rest := data; ; {
 		var block *pem.Block
 		if block, rest = pem.Decode(rest); block == nil {
 			break
 		}
-		if block.Type != "X509 CRL" {
+		if block.Type != kind {
 			continue
 		}
-		l, err := x509.ParseRevocationList(block.Bytes)
-		if err != nil {
-			return nil, fmt.Errorf("%s: revocation list %d: %w", s.name(), len(out)+1, err)
+		found++
+		if err := each(block.Bytes); err != nil {
+			return fmt.Errorf("%s: %s %d: %w", s.name(), what, found, err)
 		}
-		out = append(out, compileRevocations(l))
 	}
-	if n := bytes.Count(data, []byte("-----BEGIN X509 CRL-----")); n != len(out) || n == 0 {
-		return nil, fmt.Errorf("%s: of its %d PEM revocation lists %d are damaged", s.name(), n, n-len(out))
+	if n := bytes.Count(data, []byte("-----BEGIN "+kind+"-----")); n != found {
+		return fmt.Errorf("%s: of its %d PEM %ss %d are damaged", s.name(), n, what, n-found)
 	}
-	return out, nil
+	return nil
 }
 
 // privateKey does not wrap causes: they could quote the key.

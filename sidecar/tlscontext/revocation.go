@@ -142,12 +142,12 @@ func (r *revocations) valid(now time.Time) bool {
 // revocation looks a certificate up in the newest list of its issuer, which there must be
 // (RFC 5280 6.3.3). Of several lists one that is newer counts too when it is not valid
 // now: what it names was revoked.
-func (v *verifier) revocation(c, issuer *x509.Certificate) error {
+func (v *verifier) revocation(crls []*revocations, c, issuer *x509.Certificate) error {
 	var newest *revocations
 	var telling []*revocations
 	var passed []string
 	now := v.now()
-	for _, r := range v.crls {
+	for _, r := range crls {
 		if !bytes.Equal(r.list.RawIssuer, issuer.RawSubject) || r.list.CheckSignatureFrom(issuer) != nil {
 			continue
 		}

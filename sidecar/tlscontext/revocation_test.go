@@ -154,6 +154,65 @@ func TestRevocationListOfAnAuthority(t *testing.T) {
 	}
 }
 
+// TestRevocationListsBesideAnchors: a list among the anchors is enforced as one of CRL, of the whole
+// chain or the leaf alone, and a trust domain's says nothing of the peers of another.
+func TestRevocationListsBesideAnchors(t *testing.T) {
+	root, second := newAuthority(t, "root"), newAuthority(t, "second")
+	middle := root.issue(&x509.Certificate{IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign, Subject: pkix.Name{CommonName: "middle"}})
+	below := &authority{t: t, cert: middle.cert, key: middle.key, n: 100}
+	svid := func(a *authority, id string) *issued {
+		return a.issue(&x509.Certificate{URIs: uri(id), KeyUsage: x509.KeyUsageDigitalSignature})
+	}
+	good, bad, foreign := svid(below, "spiffe://one.test/good"), svid(below, "spiffe://one.test/bad"), svid(second, "spiffe://two.test/a")
+	none, list := root.list(time.Minute, nil, nil), below.list(time.Minute, []*issued{bad}, nil)
+	for _, tc := range []struct {
+		name, lists string
+		leafOnly    bool
+		leaf        *issued
+		says        string
+	}{
+		{"no list", "", false, bad, ""},
+		{"revoked", none + list, false, bad, "was revoked"},
+		{"not revoked", none + list, false, good, ""},
+		{"none of the root", list, false, good, "no revocation list"},
+		{"none of the root, of the leaf alone", list, true, good, ""},
+		{"revoked, of the leaf alone", list, true, bad, "was revoked"},
+		{"none of the issuer", none, true, good, "no revocation list"},
+		{"the issuer is revoked", root.list(time.Minute, []*issued{middle}, nil) + list, false, good, "was revoked"},
+		{"of another domain", none + list, false, foreign, ""},
+	} {
+		for kind, v := range map[string]*Validation{
+			"trusted_ca": {CA: Source{Inline: Secret(root.pem() + tc.lists)}},
+			"bundle":     {TrustDomains: []TrustDomain{{"one.test", Source{Inline: Secret(tc.lists + root.pem())}}, {"two.test", Source{Inline: Secret(second.pem())}}}},
+		} {
+			if tc.leaf == foreign && kind == "trusted_ca" {
+				continue
+			}
+			v.MaxDepth, v.LeafCRLOnly = DefaultDepth, tc.leafOnly
+			m, err := load(&Common{Validation: v})
+			if err != nil {
+				t.Fatal(err)
+			}
+			judge := &verifier{cfg: v, roots: m.roots, trust: m.trust, crls: m.crls, usage: x509.ExtKeyUsageAny, now: time.Now}
+			_, err = judge.judge([]*x509.Certificate{tc.leaf.cert, middle.cert}, "", false)
+			if (err == nil) != (tc.says == "") || err != nil && !strings.Contains(err.Error(), tc.says) {
+				t.Errorf("%s, %s: %v, want %q", kind, tc.name, err, tc.says)
+			}
+		}
+	}
+	both := &Validation{CA: Source{Inline: Secret(root.pem() + none)}, CRL: Source{Inline: Secret(list)}}
+	if m, err := load(&Common{Validation: both}); err != nil || len(m.crls) != 2 {
+		t.Errorf("lists in both places: %v", err)
+	}
+	for what, text := range map[string]string{"cut short": none[:len(none)-30], "of another kind": strings.Replace(root.pem(), "CERTIFICATE", "X509 CRL", 2)} {
+		for kind, v := range map[string]*Validation{"trusted_ca": {CA: Source{Inline: Secret(root.pem() + text)}}, "bundle": {TrustDomains: []TrustDomain{{"one.test", Source{Inline: Secret(root.pem() + text)}}}}} {
+			if _, err := load(&Common{Validation: v}); err == nil || !strings.Contains(err.Error(), "revocation list") {
+				t.Errorf("%s, a list that is %s: %v", kind, what, err)
+			}
+		}
+	}
+}
+
 // FuzzScope: what an issuer writes is read, or the list is of no use.
 func FuzzScope(f *testing.F) {
 	f.Add([]byte{0x30, 0x03, 0x82, 0x01, 0xff})

@@ -114,13 +114,13 @@ func (v *verifier) chain(chain []*x509.Certificate) ([]*x509.Certificate, error)
 	for _, c := range chain[1:] {
 		intermediates.AddCert(c)
 	}
-	roots := v.roots
+	roots, crls := v.roots, v.crls
 	if v.trust != nil {
 		b, err := v.bundleFor(chain[0])
 		if err != nil {
 			return nil, err
 		}
-		roots = b.roots
+		roots, crls = b.roots, slices.Concat(b.crls, crls)
 		for _, c := range b.between {
 			intermediates.AddCert(c)
 		}
@@ -133,7 +133,7 @@ func (v *verifier) chain(chain []*x509.Certificate) ([]*x509.Certificate, error)
 	}
 	var failed error
 	for _, c := range found {
-		if failed = v.accept(c); failed == nil {
+		if failed = v.accept(c, crls); failed == nil {
 			return c, nil
 		}
 	}
@@ -154,16 +154,16 @@ func (v *verifier) bundleFor(leaf *x509.Certificate) (*bundle, error) {
 	return b, nil
 }
 
-func (v *verifier) accept(chain []*x509.Certificate) error {
+func (v *verifier) accept(chain []*x509.Certificate, crls []*revocations) error {
 	if above, most := len(chain)-1, max(v.cfg.MaxDepth, 1); above > most {
 		return &VerifyError{Rule: "depth", Err: fmt.Errorf("%d certificates lead to its anchor, at most %d may", above, most)}
 	}
-	if len(v.crls) == 0 {
+	if len(crls) == 0 {
 		return nil
 	}
 	for i, c := range chain {
 		issuer := chain[min(i+1, len(chain)-1)]
-		if err := v.revocation(c, issuer); err != nil {
+		if err := v.revocation(crls, c, issuer); err != nil {
 			return &VerifyError{Rule: "revoked", Err: err}
 		}
 		if v.cfg.LeafCRLOnly {
