@@ -29,6 +29,7 @@ const (
 	remoteReset   // the host reset the stream
 	refused       // the host certainly did not process the request
 	brokeProtocol // the response was refused
+	resetProtocol // the host reset the stream for an error of the protocol
 	timedOut      // the route's timeout
 	tryTimedOut   // the attempt's
 	tryIdle       // nothing moved for the attempt's idle timeout
@@ -584,7 +585,7 @@ func (a *attempt) report(o outcome) {
 		if a.declined && !a.early {
 			a.host.Report(cluster.OutcomeReset)
 		}
-	case remoteReset, brokeProtocol:
+	case remoteReset, brokeProtocol, resetProtocol:
 		a.host.Report(cluster.OutcomeReset)
 	case timedOut, tryTimedOut, tryIdle:
 		a.host.Report(cluster.OutcomeTimeout)

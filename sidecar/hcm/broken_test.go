@@ -110,11 +110,14 @@ func TestResetBodyIsPassedOnAsFarAsItCame(t *testing.T) {
 		version message.Version
 		pieces  [][]byte
 		end     string
+		code    http2.Code
+		flags   telemetry.Flags
 	}{
-		{"in chunks", message.UnknownLength, message.HTTP11, [][]byte{[]byte("ab")}, "\r\n\r\n2\r\nab\r\n"},
-		{"of a length", 10, message.HTTP11, [][]byte{[]byte("ab"), []byte("cd")}, "\r\n\r\nabcd"},
-		{"until the close", message.UnknownLength, message.HTTP10, [][]byte{[]byte("ab")}, "\r\n\r\nab"},
-		{"no body yet", message.UnknownLength, message.HTTP11, nil, "\r\n\r\n"},
+		{"in chunks", message.UnknownLength, message.HTTP11, [][]byte{[]byte("ab")}, "\r\n\r\n2\r\nab\r\n", http2.Cancel, telemetry.FlagUpstreamReset},
+		{"of a length", 10, message.HTTP11, [][]byte{[]byte("ab"), []byte("cd")}, "\r\n\r\nabcd", http2.Cancel, telemetry.FlagUpstreamReset},
+		{"until the close", message.UnknownLength, message.HTTP10, [][]byte{[]byte("ab")}, "\r\n\r\nab", http2.Cancel, telemetry.FlagUpstreamReset},
+		{"no body yet", message.UnknownLength, message.HTTP11, nil, "\r\n\r\n", http2.Cancel, telemetry.FlagUpstreamReset},
+		{"of an error of the protocol", message.UnknownLength, message.HTTP11, nil, "\r\n\r\n", http2.ProtocolError, telemetry.FlagUpstreamProtocolError},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			out := new(written)
@@ -134,11 +137,11 @@ func TestResetBodyIsPassedOnAsFarAsItCame(t *testing.T) {
 			if err := x.client.head(x, true); err != nil {
 				t.Fatal(err)
 			}
-			x.relayBody(&brokenBody{tc.pieces, &http2.StreamError{Code: http2.Cancel, Remote: true}})
+			x.relayBody(&brokenBody{tc.pieces, &http2.StreamError{Code: tc.code, Remote: true}})
 			if got := out.out.String(); strings.Count(got, "HTTP/1.1 ") != 1 || !strings.HasSuffix(got, tc.end) {
 				t.Errorf("%q", got)
 			}
-			if !x.closeAfter || x.responded || x.flags != telemetry.FlagUpstreamReset || left != 1 {
+			if !x.closeAfter || x.responded || x.flags != tc.flags || left != 1 {
 				t.Errorf("the connection ends: %v, flags %v, left %d times", x.closeAfter, x.flags, left)
 			}
 			x.aside = aside

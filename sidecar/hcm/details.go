@@ -7,6 +7,7 @@ import (
 	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
 	"github.com/hauberk-mesh/hauberk/sidecar/http1"
 	"github.com/hauberk-mesh/hauberk/sidecar/http2"
+	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 )
 
 // codecDetails are Envoy's response code details for the refusals of the codecs that
@@ -110,8 +111,10 @@ func (a *attempt) protocolError(err error) (o outcome, ok bool) {
 		// The host has heard of the same time (grpc-timeout), and is first to act by it.
 		return a.expired(), true
 	case errors.As(err, &stream) && stream.Remote && stream.Code == http2.ProtocolError:
+		// To Envoy it is no reset by the host: somebody broke the protocol, and it was not the client.
 		a.failure = stream.Code.String()
-		return brokeProtocol, true // somebody did, and it was not the client
+		a.host.Cluster().Metrics().Abandoned(a.x.d.Shard, telemetry.AbandonedStream)
+		return resetProtocol, true
 	case errors.As(err, &stream) && stream.Remote:
 		a.failure, a.resetCode = stream.Code.String(), stream.Code
 		return remoteReset, true

@@ -220,7 +220,7 @@ func (x *exchange) fail(o outcome) {
 		r.body, r.details = before+resetWords(code), resetDetails("before", code)
 	case refused:
 		r.body, r.details = before+"remote refused stream reset", "upstream_reset_before_response_started{remote_refused_stream_reset}"
-	case brokeProtocol:
+	case brokeProtocol, resetProtocol:
 		r.status, r.body, r.details = 502, before+"protocol error", "upstream_reset_before_response_started{protocol_error}"
 	case timedOut:
 		r.status, r.body, r.details = 504, "upstream request timeout", "response_timeout"
@@ -283,7 +283,7 @@ func (o outcome) failure() (f telemetry.Failure, ok bool) {
 		return telemetry.FailedReset, true
 	case refused:
 		return telemetry.FailedRefused, true
-	case brokeProtocol:
+	case brokeProtocol, resetProtocol:
 		return telemetry.FailedProtocol, true
 	case streamOver:
 		return telemetry.FailedStreamDuration, true
@@ -304,7 +304,7 @@ func (o outcome) flags() telemetry.Flags {
 		return telemetry.FlagUpstreamConnTermination
 	case remoteReset, refused:
 		return telemetry.FlagUpstreamReset
-	case brokeProtocol:
+	case brokeProtocol, resetProtocol:
 		return telemetry.FlagUpstreamProtocolError
 	case timedOut, tryTimedOut, tryIdle:
 		return telemetry.FlagUpstreamRequestTimeout

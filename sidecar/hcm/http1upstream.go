@@ -240,6 +240,9 @@ func (u *http1Upstream) decode() error {
 		}
 		u.in.consume(n)
 		u.meter.Received(n)
+		if done {
+			u.trailers.JoinSingles(message.TrailerSingles)
+		}
 		if len(data) > 0 || done {
 			u.piece = piece{data, done, true}
 			return nil

@@ -193,7 +193,7 @@ func (x *exchange) brokenOff(o outcome) (telemetry.Flags, string) {
 		return telemetry.FlagUpstreamReset, "upstream_reset_after_response_started{remote_refused_stream_reset}"
 	case hoarded:
 		return telemetry.FlagOverload, http2.ErrOverloaded.Reason
-	case brokeProtocol:
+	case brokeProtocol, resetProtocol:
 		return telemetry.FlagUpstreamProtocolError, "upstream_reset_after_response_started{protocol_error}"
 	}
 	return telemetry.FlagUpstreamConnTermination, "upstream_reset_after_response_started{connection_termination}"
@@ -208,7 +208,7 @@ func (a *attempt) reportCut(o outcome) {
 	}
 	a.host.Cluster().Metrics().Failed(a.x.d.Shard, f)
 	switch o {
-	case reset, remoteReset, refused, brokeProtocol:
+	case reset, remoteReset, refused, brokeProtocol, resetProtocol:
 		a.host.ReportCut()
 	}
 }

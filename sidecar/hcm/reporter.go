@@ -36,6 +36,7 @@ func (x *exchange) startReporter() {
 	p.req.Fields.CopyFrom(&x.req.Fields)
 	p.req.Method, p.req.Scheme = strings.Clone(x.req.Method), strings.Clone(x.req.Scheme)
 	p.req.Authority, p.req.Path = strings.Clone(x.req.Authority), strings.Clone(x.req.Path)
+	p.req.Upgrade, p.req.AcceptTrailers = strings.Clone(x.req.Upgrade), x.req.AcceptTrailers
 	x.reporter = p
 	x.updateReporter()
 	p.next = monotonic() + int64(x.m.cfg.LogInterval)

@@ -65,3 +65,25 @@ func TestReportsOfWhatServes(t *testing.T) {
 	}
 	x.reporter = nil
 }
+
+// TestReportsOfHops: a line at an interval has of an upgrade what the last one has.
+func TestReportsOfHops(t *testing.T) {
+	b := newBed(t, "127.0.0.1:1")
+	b.cfg.LogInterval = time.Hour
+	b.start()
+	x := besides(b)
+	defer x.leave()
+	x.d.Info = &stream.Info{}
+	x.req.Upgrade, x.req.AcceptTrailers = "websocket", true
+	x.startReporter()
+	defer x.stopReporter()
+	for _, name := range []string{"upgrade", "te", "connection"} {
+		got, _ := x.reporter.req.Header(name)
+		if want, _ := x.req.Header(name); got != want || want == "" {
+			t.Errorf("%s: %q, want %q", name, got, want)
+		}
+	}
+	if got, want := x.reporter.req.Bytes(), x.req.Bytes(); got != want {
+		t.Errorf("%d bytes, want %d", got, want)
+	}
+}

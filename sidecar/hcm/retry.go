@@ -91,7 +91,7 @@ func (x *exchange) wantsRetry(p *route.RetryPolicy, o outcome) bool {
 	case o == reset && !x.attempt.wrote:
 		f = route.ResetUnsent
 	}
-	idempotent := (o == reset || o == remoteReset) && x.req.Idempotent()
+	idempotent := (o == reset || o == remoteReset || o == resetProtocol) && x.req.Idempotent()
 	return p.RetriesFailure(f, idempotent) && p.Admits(x.req)
 }
 

@@ -34,3 +34,17 @@ func TestHops(t *testing.T) {
 		}
 	}
 }
+
+// TestHopsAreCountedOnce: also where a filter has set them.
+func TestHopsAreCountedOnce(t *testing.T) {
+	r := Request{AcceptTrailers: true, Upgrade: "websocket"}
+	if n, want := r.Bytes(), len("te"+"trailers"+"upgrade"+"websocket"+"connection"+"upgrade"); n != want {
+		t.Errorf("%d bytes, want %d", n, want)
+	}
+	for _, name := range []string{"te", "upgrade", "connection"} {
+		r.Fields.Add(name, "own")
+	}
+	if n, want := r.Bytes(), len("te"+"upgrade"+"connection"+"ownownown"); n != want {
+		t.Errorf("%d bytes where a filter has set them, want %d", n, want)
+	}
+}

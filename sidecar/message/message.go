@@ -303,11 +303,20 @@ func (r *Request) Bytes() int {
 	if r.Authority != "" {
 		n += len(":authority") + len(r.Authority)
 	}
-	if r.AcceptTrailers {
-		n += len("te") + len("trailers")
+	if r.AcceptTrailers || r.Upgrade != "" {
+		n += r.hopBytes()
 	}
-	if r.Upgrade != "" {
-		n += len("upgrade") + len(r.Upgrade) + len("connection") + len("upgrade")
+	return n
+}
+
+// hopBytes are those of the hops that are not among the fields.
+func (r *Request) hopBytes() (n int) {
+	for _, name := range [...]string{"te", "upgrade", "connection"} {
+		if id := IDOf(name); !r.Fields.Has(id) {
+			if value, ok := r.hop(id); ok {
+				n += len(name) + len(value)
+			}
+		}
 	}
 	return n
 }
