@@ -328,7 +328,7 @@ func finalOnly(o observation, x *Case) (complaint string) {
 		start := messages[i]["start"]
 		_, code, _ := strings.Cut(start, " ")
 		if strings.HasPrefix(code, "1") && code != "101" {
-			said := slices.ContainsFunc(x.Respond, func(a Answer) bool { return strings.Contains(a.Raw, " "+code) })
+			said := slices.ContainsFunc(x.Respond, func(a Answer) bool { return strings.Contains(a.Raw+strings.Join(a.Frames, "\n"), " "+code) })
 			if !said && !(code == "100" && strings.Contains(strings.ToLower(x.Raw), "expect")) {
 				complaint += "\n    nobody said " + start
 			}
