@@ -96,6 +96,9 @@ func (m *http1Maker) hosts(target string) []string {
 		[]string{"Host: test.example:80"}, []string{"Host : test.example"}, []string{"Host: *"}, []string{"Host: a'b!$&"})
 }
 
+// smuggled is content, which nobody is to take for a request.
+const smuggled = "GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n"
+
 // body is one with the fields that frame it, which agree most times.
 func (m *http1Maker) body(method string) (fields []string, body string) {
 	r := m.Rand
@@ -105,7 +108,8 @@ func (m *http1Maker) body(method string) (fields []string, body string) {
 	}
 	switch m.IntN(10) {
 	case 0, 1, 2, 3:
-		return []string{"Content-Length: 5"}, "hello"
+		data := one(r, "hello", "hello", smuggled)
+		return []string{fmt.Sprintf("Content-Length: %d", len(data))}, data
 	case 4, 5, 6:
 		return []string{"Transfer-Encoding: " + one(r, "chunked", "chunked", "chunked", "Chunked", "CHUNKED")}, m.chunks()
 	case 7:
@@ -126,7 +130,7 @@ func (m *http1Maker) chunks() string {
 	r := m.Rand
 	var b strings.Builder
 	for range m.IntN(3) {
-		data := one(r, "h", "hello", "hello, world!", "0\r\n\r\n", "5\r\nhello\r\n", strings.Repeat("z", 17))
+		data := one(r, "h", "hello", "hello, world!", smuggled, "0\r\n\r\n", "5\r\nhello\r\n", strings.Repeat("z", 17))
 		size := fmt.Sprintf("%x", len(data))
 		if m.chance(6) {
 			size = one(r, strings.ToUpper(size), "0"+size, "000000000000000"+size, "0000000000000000"+size, strings.Repeat("0", 40)+size, size+" ", " "+size, "0x"+size, "+"+size, size+"\t", "-"+size, size+"g")

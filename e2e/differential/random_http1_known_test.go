@@ -4,11 +4,9 @@ package differential
 
 import (
 	"bufio"
-	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
-	"os"
 	"regexp"
 	"slices"
 	"strconv"
@@ -18,7 +16,6 @@ import (
 // http1Judge tells what may differ of a case, by what was sent and what the sidecar says of it.
 type http1Judge struct {
 	envoy, hauberk observation
-	told           *Case
 
 	// from is the first record from which on nothing is compared, for the reason.
 	from, fromUpstream int
@@ -41,7 +38,83 @@ func (j *http1Judge) look(c *Config, x *Case, envoy, hauberk *program, got [2]ob
 	if e, h := requestsOf(got[0]), requestsOf(got[1]); h > e && !j.goesOn {
 		fmt.Fprintf(&out, "\n    %d requests come to the origin, of Envoy %d (%s): %q", h, e, j.reason, x.Raw)
 	}
+	out.WriteString(beyond(x.Raw, got))
 	return out.String()
+}
+
+// beyond are requests that the sidecar forwards and net/http does not find in what the client
+// sent, as far as it can read that: whatever the two programs make of it, what is content is
+// no request. Only what both Envoy and net/http take for the request /smuggled is one.
+func beyond(raw string, got [2]observation) (complaint string) {
+	messages, asked, whole := messagesOf(raw)
+	forwards := func(o observation, text string) bool {
+		for i := range requestsOf(o) {
+			if strings.Contains(o[numbered("upstream", i)+".start"], text) {
+				return true
+			}
+		}
+		return false
+	}
+	named := slices.ContainsFunc(asked, func(q string) bool { return strings.Contains(q, "/smuggled") })
+	if forwards(got[1], "/smuggled") && !(named && forwards(got[0], "/smuggled")) {
+		complaint += fmt.Sprintf("\n    content is forwarded as a request: %q", raw)
+	}
+	if !whole {
+		return complaint // the rest is something that net/http does not take
+	}
+	next := 0
+	for i := range requestsOf(got[1]) {
+		start := plain(got[1][numbered("upstream", i)+".start"])
+		at := next
+		for at < len(asked) && !sameRequest(asked[at], start) {
+			at++
+		}
+		switch {
+		case at < len(asked):
+			next = at + 1
+		case next > 0 && sameRequest(asked[next-1], start): // tried once more
+		default:
+			return complaint + fmt.Sprintf("\n    %s comes to the origin, which is not of %q in %q", start, asked, messages)
+		}
+	}
+	return complaint
+}
+
+// sameRequest tells whether what was asked, by method and path, is a request line of what came
+// to an origin, where a path may have been normalised.
+func sameRequest(asked, start string) bool {
+	method, path, _ := strings.Cut(asked, " ")
+	words := strings.SplitN(start, " ", 3)
+	if len(words) < 3 || words[0] != method {
+		return false
+	}
+	odd := strings.ContainsAny(path, "\\%.*") || strings.Contains(path, "x2") || strings.Contains(path, "x5") || strings.Contains(path, "//")
+	return odd || method == "CONNECT" || strings.HasSuffix(words[1], path)
+}
+
+// messagesOf splits what a client sent as net/http reads it, with what is asked for by each
+// message. The last is all the rest where net/http reads no request, which whole tells.
+func messagesOf(raw string) (messages, asked []string, whole bool) {
+	for raw != "" {
+		blank := len(raw) - len(strings.TrimLeft(raw, "\r\n")) // RFC 9112 2.2
+		rest := strings.NewReader(plain(raw[blank:]))
+		r := bufio.NewReader(rest)
+		q, err := http.ReadRequest(r)
+		if err == nil {
+			_, err = io.Copy(io.Discard, q.Body)
+		}
+		if err != nil {
+			return append(messages, raw), asked, blank == len(raw)
+		}
+		target := q.URL.RequestURI()
+		if q.Method == "CONNECT" || q.Header.Get("Upgrade") != "" {
+			return append(messages, raw), append(asked, q.Method+" "+target), false // the rest may be anything
+		}
+		asked = append(asked, q.Method+" "+target)
+		n := len(raw) - rest.Len() - r.Buffered()
+		messages, raw = append(messages, raw[:n]), raw[n:]
+	}
+	return messages, asked, true
 }
 
 func requestsOf(o observation) (n int) {
@@ -123,25 +196,8 @@ func framingLines(s seen) (n int) {
 	return n
 }
 
-// known implements domain. With HTTP1_RAW set, what differs for no reason is printed with the
-// bytes as they were: YAML has none that are no text.
-func (j *http1Judge) known(c *Config, x *Case, d Difference) string {
-	why := j.why(c, x, d)
-	if why == "" && os.Getenv("HTTP1_RAW") != "" {
-		if j.told != x {
-			b, _ := json.Marshal(c.HCM)
-			fmt.Printf("### %s/%s log %q/%q\nraw: %q\nhcm: %s\n", c.Name, x.Name, j.envoy["log.details"], j.hauberk["log.details"], x.Raw, b)
-			for i, a := range x.Respond {
-				if i < max(requestsOf(j.envoy), requestsOf(j.hauberk)) {
-					fmt.Printf("ans: %q %s early %v\n", a.Raw, a.End, a.Early)
-				}
-			}
-			j.told = x
-		}
-		fmt.Printf("   %s: %q %q\n", d.Field, d.Envoy, d.Hauberk)
-	}
-	return why
-}
+// known implements domain.
+func (j *http1Judge) known(_ *Config, x *Case, d Difference) string { return j.why(x, d) }
 
 // http1Refusals are the rules by which only the sidecar refuses a request (class strict of
 // docs/differential.md, or the one that is named), by the details of its log, with what a
@@ -172,10 +228,11 @@ var http1Refusals = map[string]*regexp.Regexp{
 	"repeated_content_length":       regexp.MustCompile(`(?is)\ncontent-length:.*\ncontent-length:`),
 	"bad_content_length":            regexp.MustCompile(`(?im)^content-length:`),
 	"http1.content_length_and_chunked_not_allowed": regexp.MustCompile(`(?im)^transfer-encoding:`),
-	"max_forwards":                     regexp.MustCompile(`(?im)^max-forwards: *0`),
-	"uri_too_long":                     regexp.MustCompile(`(?m)^\S+ \S{900}`),
-	"body_not_allowed":                 regexp.MustCompile(`(?m)^CONNECT `),
-	"http1.connection_header_rejected": regexp.MustCompile(`(?im)^connection:.*x-forwarded`),
+	"http1.trailers_too_large":                     regexp.MustCompile(`(?is)\ntransfer-encoding:.*\n\S+: \S{900}`),
+	"max_forwards":                                 regexp.MustCompile(`(?im)^max-forwards: *0`),
+	"uri_too_long":                                 regexp.MustCompile(`(?m)^\S+ \S{900}`),
+	"body_not_allowed":                             regexp.MustCompile(`(?m)^CONNECT `),
+	"http1.connection_header_rejected":             regexp.MustCompile(`(?im)^connection:.*x-forwarded`),
 }
 
 // cuts finds where the two conversations part: what follows is not compared. Who of the two
@@ -209,6 +266,8 @@ func (j *http1Judge) parts(c *Config, x *Case, i int) (why string, after int) {
 		return strings.EqualFold(o[numbered("response", i)+".header.connection"], "close")
 	}
 	details := h[log+"details"]
+	messages, _, _ := messagesOf(x.Raw)
+	said := messages[min(i, len(messages)-1)]
 	var answer string
 	if k := j.upstreams(i); k < len(x.Respond) {
 		answer = x.Respond[k].Raw
@@ -217,7 +276,7 @@ func (j *http1Judge) parts(c *Config, x *Case, i int) (why string, after int) {
 	case h[log+"method"] == "M-SEARCH" && e[log+"method"] == "null" && e[log+"code"] == "400":
 		j.goesOn = true
 		return "M-SEARCH is a method", 0
-	case re != nil && re.MatchString(x.Raw):
+	case re != nil && re.MatchString(said):
 		return "strict: " + details, 0
 	case h[log+"protocol"] == "HTTP/1.0" && e[log+"details"] == "upgrade_failed":
 		j.goesOn = true
@@ -226,17 +285,17 @@ func (j *http1Judge) parts(c *Config, x *Case, i int) (why string, after int) {
 		return "both refuse it; which fault counts tells who looks first", 0
 	case e[log+"details"] == "request_header_timeout" && h[log+"flags"] == "DPE":
 		return "what is broken is refused as soon as it is here", 0
-	case e[log+"flags"] == "DPE" && h[log+"flags"] == "DPE" && e[log+"attempts"] == "1" && h[log+"attempts"] == "0" && hasFraming.MatchString(x.Raw):
+	case e[log+"flags"] == "DPE" && h[log+"flags"] == "DPE" && e[log+"attempts"] == "1" && h[log+"attempts"] == "0" && hasFraming.MatchString(said):
 		return "a body whose fault came with its head goes to no host", 0
 	case e[log+"details"] == "codec_error:Too_many_responses_queued.":
 		j.goesOn = true
 		return "Envoy ends a connection of which several answers were not taken", 0
-	case details == "http1.too_many_headers" && mostLines(x.Raw) > maxFields(c):
+	case details == "http1.too_many_headers" && mostLines(said) > maxFields(c):
 		return "each line of a field counts", 0
-	case e[log+"details"] == "absolute_path_rejected" && details != "route_not_found" && emptyPath.MatchString(x.Raw):
+	case e[log+"details"] == "absolute_path_rejected" && details != "route_not_found" && emptyPath.MatchString(said):
 		j.goesOn = true
 		return "an empty path is that of / (RFC 9110 4.2.3)", 0
-	case details == "missing_host_header" && (namesHost.MatchString(x.Raw) || absolute.MatchString(x.Raw)):
+	case details == "missing_host_header" && (namesHost.MatchString(said) || absolute.MatchString(said)):
 		return "a missing Host is an error of the message", 0
 	case strings.Contains(details, "{protocol_error}") && e[log+"details"] != details && answerFault(answer) != "":
 		j.goesOn = true
@@ -249,9 +308,9 @@ func (j *http1Judge) parts(c *Config, x *Case, i int) (why string, after int) {
 		return "a request of HTTP/1.0 is refused as such, whatever else is wrong with it", 0
 	case details == "missing_host_header" && closes(h) && !closes(e):
 		return "after a message that is refused nothing more of its connection is read", 1
-	case closes(h) && !closes(e) && h[log+"protocol"] == "HTTP/1.0" && closesAll.MatchString(x.Raw):
+	case closes(h) && !closes(e) && h[log+"protocol"] == "HTTP/1.0" && closesAll.MatchString(said):
 		return "close is heard whatever else is said (RFC 9112 9.3)", 1
-	case closes(e) && !closes(h) && h[log+"upstream"] == "null" && hasFraming.MatchString(x.Raw):
+	case closes(e) && !closes(h) && h[log+"upstream"] == "null" && hasFraming.MatchString(said):
 		j.goesOn = true
 		return "unread", 1
 	}
@@ -329,7 +388,7 @@ func finalOnly(o observation, x *Case) (complaint string) {
 		start := messages[i]["start"]
 		_, code, _ := strings.Cut(start, " ")
 		if strings.HasPrefix(code, "1") && code != "101" {
-			said := slices.ContainsFunc(x.Respond, func(a Answer) bool { return strings.Contains(a.Raw, " "+code) })
+			said := slices.ContainsFunc(x.Respond, func(a Answer) bool { return strings.Contains(a.Raw+strings.Join(a.Frames, "\n"), " "+code) })
 			if !said && !(code == "100" && strings.Contains(strings.ToLower(x.Raw), "expect")) {
 				complaint += "\n    nobody said " + start
 			}
@@ -345,7 +404,7 @@ func finalOnly(o observation, x *Case) (complaint string) {
 
 var indexed = regexp.MustCompile(`^(log|response|upstream)(?:\[(\d+)\])?\.(.*)`)
 
-func (j *http1Judge) why(_ *Config, x *Case, d Difference) string {
+func (j *http1Judge) why(x *Case, d Difference) string {
 	m := indexed.FindStringSubmatch(d.Field)
 	if m == nil { // how it ended
 		return j.reason
@@ -380,7 +439,7 @@ func (j *http1Judge) logged(log, field string, d Difference) string {
 		return "a request that met a closed connection is sent once more"
 	case j.hauberk[log+"details"] == "path_normalization_redirect" && (field == "details" || strings.HasPrefix(field, "path")):
 		return "the log has the path as it came, and says that this is a redirect"
-	case j.envoy[log+"details"] == "absolute_path_rejected" && j.hauberk[log+"details"] == "route_not_found" && (field == "details" || strings.HasPrefix(field, "flags")):
+	case j.envoy[log+"details"] == "absolute_path_rejected" && j.hauberk[log+"details"] == "route_not_found" && (slices.Contains([]string{"details", "client", "network"}, field) || strings.HasPrefix(field, "flags")):
 		return "the sidecar has no rule of its own for an asterisk"
 	case field == "host" && d.Envoy == "null":
 		return "Envoy does not know the host of a request that it refuses at once"

@@ -13,7 +13,7 @@ import (
 // TestRandomHTTP1: bytes that are HTTP/1, or almost, of clients and origins.
 func TestRandomHTTP1(t *testing.T) {
 	j := &http1Judge{}
-	random(t, domain{rounds: 1, group: randomHTTP1, look: j.look, known: j.known})
+	random(t, domain{rounds: 4, group: randomHTTP1, look: j.look, known: j.known})
 }
 
 const (

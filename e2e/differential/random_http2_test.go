@@ -11,10 +11,11 @@ import (
 
 // TestRandomHTTP2: random connections of HTTP/2, frame by frame, on either side.
 func TestRandomHTTP2(t *testing.T) {
+	t.Parallel()
 	for name, m := range map[string]domain{
-		"clients": {rounds: 1, group: randomHTTP2Clients, known: knownOfHTTP2},
-		"grpc":    {rounds: 1, group: randomHTTP2Calls, known: knownOfHTTP2},
-		"hosts":   {rounds: 1, group: randomHTTP2Hosts, known: knownOfHTTP2},
+		"clients": {rounds: 1, group: randomHTTP2Clients, known: knownOfHTTP2, look: lookHTTP2},
+		"grpc":    {rounds: 1, group: randomHTTP2Calls, known: knownOfHTTP2, look: lookHTTP2},
+		"hosts":   {rounds: 1, group: randomHTTP2Hosts, known: knownOfHTTP2, look: lookHTTP2},
 	} {
 		t.Run(name, func(t *testing.T) { random(t, m) })
 	}

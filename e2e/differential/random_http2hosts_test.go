@@ -87,7 +87,7 @@ var oddAnswers = []named{
 
 // oddAnswerFields are fields of answers.
 var oddAnswerFields = []named{
-	{"te", "te: trailers"}, {"connection", "connection: close"}, {"keep-alive", "keep-alive: timeout=5"}, {"transfer-encoding", "transfer-encoding: chunked"}, {"upgrade", "upgrade: h2c"}, {"proxy-connection", "proxy-connection: keep-alive"},
+	{"a-te", "te: trailers"}, {"connection", "connection: close"}, {"keep-alive", "keep-alive: timeout=5"}, {"transfer-encoding", "transfer-encoding: chunked"}, {"upgrade", "upgrade: h2c"}, {"proxy-connection", "proxy-connection: keep-alive"},
 	{"upper", "X-Upper: 1"}, {"space-after", "x-a: v "}, {"space-before", "x-a:  v"}, {"control", "x-a: a\x01b"}, {"cr", "x-a: a\rb"}, {"nul", "x-a: a\x00b"}, {"utf8", "x-a: é"}, {"bytes", "x-a: a\xffb"}, {"del", "x-a: a\x7fb"}, {"name-space", "x a: v"}, {"underscore", "a_b: 1"},
 	{"length-0", "content-length: 0"}, {"length-5", "content-length: 5"}, {"length-7", "content-length: 7"}, {"length-two", "content-length: 5\ncontent-length: 5"}, {"length-differ", "content-length: 5\ncontent-length: 6"}, {"length-list", "content-length: 5, 5"}, {"length-plus", "content-length: +5"}, {"length-zeros", "content-length: 005"}, {"length-empty", "content-length:"}, {"length-huge", "content-length: 99999999999999999999"},
 	{"empty", "x-a:"}, {"empties", "x-a:\nx-a:"}, {"repeated", "x-a: 1\nx-b: 2\nx-a: 3"}, {"cookies", "set-cookie: a=1\nset-cookie: b=2"}, {"cookie", "cookie: a=1\ncookie: b=2"}, {"host", "host: test.example"}, {"trailer", "trailer: x-sum"}, {"date", "date: x"}, {"server", "server: me"}, {"expect", "expect: 100-continue"},
