@@ -313,19 +313,23 @@ func knownOfChains(c *Config, x *Case, d Difference) string {
 	case d.Field == "log.who" && unknown(d, 2, 7), d.Field == "log.theirs" && unknown(d, 1, 3):
 		return "who is accepted without trust is nobody"
 	}
-	if x.Raw != "" && x.TLS == nil && !x.Patient && (d.Envoy == absent || strings.HasPrefix(d.Field, "log.")) {
+	if unchecked(x) {
+		return "auto_sni_san_validation lets nobody through where no name was sent that a certificate could be checked against; Envoy asks for none then"
+	}
+	if x.Raw != "" && x.TLS == nil && !x.Patient && d.Field != "tcp" && !strings.HasPrefix(d.Field, "upstream") && (d.Envoy == absent || strings.HasPrefix(d.Field, "log.")) {
 		return "Envoy gives up on a connection that has ended before its listener filters have"
 	}
 	if x.TLS == nil {
 		return ""
 	}
-	socket := c.FilterChains[0]["transport_socket"].(map[string]any)["typed_config"].(map[string]any)
+	socket := chainOf(c, x)["transport_socket"].(map[string]any)["typed_config"].(map[string]any)
+	refused := x.got[1]["tcp"] == "" && x.got[1]["upstream.start"] == "" && x.got[1]["upstream.origin"] == ""
 	switch {
-	case x.TLS.Max == "1.2" && (len(x.TLS.Suites) > 0 || strings.Contains(fmt.Sprint(c.FilterChains), "cipher_suites")) && strings.Count(fmt.Sprint(socket), "private_key") > 1:
+	case x.TLS.Max == "1.2" && fits(x, socket) && otherCertificate(x, d):
 		return "of several certificates one is presented that the client can use; Envoy looks at the client's groups alone for whether that is ECDSA's"
-	case x.TLS.Cert == "none" && requiresOfAnybody(c):
+	case refused && x.TLS.Cert == "none" && requiresOfAnybody(socket):
 		return "require_client_certificate is heeded without a trusted_ca too; Envoy forgets it where it accepts whoever comes"
-	case x.TLS.SNI == "" && socket["require_sni"] == true:
+	case refused && x.TLS.SNI == "" && socket["require_sni"] == true:
 		return "a client that names no server is refused where require_sni says so, which Envoy does not heed"
 	case (d.Field == "tls" || d.Field == "log.who") && capitals(c, x):
 		return "a name of DNS is the same in any case (RFC 6066 3), also for the choice of a certificate"
@@ -333,16 +337,68 @@ func knownOfChains(c *Config, x *Case, d Difference) string {
 	return ""
 }
 
-// requiresOfAnybody tells whether a chain requires a certificate, which nothing has to vouch for,
-// and names no authority.
-func requiresOfAnybody(c *Config) bool {
-	for _, chain := range c.FilterChains {
-		text := fmt.Sprint(chain["transport_socket"])
-		if strings.Contains(text, "ACCEPT_UNTRUSTED") && strings.Contains(text, "require_client_certificate:true") && !strings.Contains(text, "trusted_ca") {
+// chainOf is the chain that a client's server name leads to.
+func chainOf(c *Config, x *Case) map[string]any {
+	name := strings.ToLower(x.TLS.SNI)
+	best, length := c.FilterChains[0], 0
+	for _, chain := range c.FilterChains[1:] {
+		for _, of := range chain["filter_chain_match"].(map[string]any)["server_names"].([]any) {
+			suffix, wild := strings.CutPrefix(of.(string), "*")
+			if name == of || wild && length < len(suffix) && len(name) > len(suffix) && strings.HasSuffix(name, suffix) {
+				best, length = chain, len(suffix)
+				if !wild {
+					return chain
+				}
+			}
+		}
+	}
+	return best
+}
+
+// fits tells whether a chain has several certificates, and one of them is of a kind that the suites
+// of the chain and of the client know.
+func fits(x *Case, socket map[string]any) bool {
+	common := socket["common_tls_context"].(map[string]any)
+	own := common["tls_certificates"].([]any)
+	params, _ := common["tls_params"].(map[string]any)
+	theirs, ours := fmt.Sprint(x.TLS.Suites), fmt.Sprint(params["cipher_suites"])
+	if len(own) < 2 || len(x.TLS.Suites) == 0 && params["cipher_suites"] == nil {
+		return false
+	}
+	for _, certificate := range own {
+		name := fmt.Sprint(certificate.(map[string]any)["certificate_chain"])
+		kind := "ECDSA"
+		if slices.ContainsFunc(leaves, func(l issued) bool { return l.key == "rsa" && strings.HasSuffix(name, "/"+l.name+".crt]") }) {
+			kind = "RSA"
+		}
+		if (len(x.TLS.Suites) == 0 || strings.Contains(theirs, "_"+kind+"_")) && (params["cipher_suites"] == nil || strings.Contains(ours, "-"+kind+"-")) {
 			return true
 		}
 	}
 	return false
+}
+
+// otherCertificate tells whether a difference is that Envoy found no certificate for a client, or
+// another one than the sidecar.
+func otherCertificate(x *Case, d Difference) bool {
+	if strings.Contains(x.got[0]["log.failed"], "NO_SHARED_CIPHER") {
+		return d.Envoy == absent || strings.HasPrefix(d.Field, "log.") || d.Field == "end" && d.Envoy == "no handshake"
+	}
+	return x.got[0]["tls"] != "" && x.got[1]["tls"] != "" && (d.Field == "tls" || d.Field == "log.who")
+}
+
+// unchecked tells whether the sidecar alone refused a host, as the cluster asks for a check against
+// the name that was sent, and none was.
+func unchecked(x *Case) bool {
+	return strings.Contains(x.got[1]["log.details"], "no_server_name_was_sent_that_it_could_be_checked_against") &&
+		x.got[1]["response.start"] == "HTTP/1.1 503" && x.got[1]["upstream.start"] == "" && strings.Contains(x.got[0]["upstream.said"], `SNI ""`)
+}
+
+// requiresOfAnybody tells whether a chain requires a certificate, which nothing has to vouch for,
+// and names no authority.
+func requiresOfAnybody(socket map[string]any) bool {
+	text := fmt.Sprint(socket)
+	return strings.Contains(text, "ACCEPT_UNTRUSTED") && socket["require_client_certificate"] == true && !strings.Contains(text, "trusted_ca")
 }
 
 // unknown tells whether the sidecar's record is Envoy's, without the peer's fields.

@@ -47,15 +47,16 @@ func knownOfManagers(c *Config, x *Case, d Difference) string {
 		return "version ff is invalid (W3C Trace Context 3.2.2.1); Envoy's tracer of Zipkin reads it"
 	case strings.Contains(format, "SCHEME") && c.HCM["scheme_header_transformation"] != nil && strings.Contains(head, "/refused"):
 		return "the scheme is that of the connection to the host, which there is none of"
-	case strings.HasPrefix(d.Field, "response.header.access-control-") && slices.Contains([]string{absent, "x-theirs", "*", "false"}, d.Hauberk) && strings.Contains(fmt.Sprint(c.Routes, c.VHost, c.RouteConfig), "shadow_enabled"):
+	case strings.HasPrefix(d.Field, "response.header.access-control-") && (d.Hauberk == absent || ofOrigin(x, d)) && strings.Contains(fmt.Sprint(c.Routes, c.VHost, c.RouteConfig), "shadow_enabled"):
 		return "a policy with shadow_enabled alone is not enforced, as Envoy's documentation of filter_enabled has it"
-	case (strings.HasPrefix(d.Field, "response.header.") || d.Field == "log.values" || d.Field == "log.cut" || strings.Contains(format, "%RESP")) && answerCode.ReplaceAllString(bared(d.Hauberk), "0") == answerCode.ReplaceAllString(bared(d.Envoy), "0"):
+	case (strings.HasPrefix(d.Field, "response.header.") || d.Field == "log.values" || d.Field == "log.cut" || strings.Contains(format, "%RESP")) && withoutCode(c, x, bared(d.Envoy), bared(d.Hauberk)):
 		return "the sidecar knows the code of its own answer when headers are formatted, Envoy says 0"
 	case strings.HasPrefix(d.Field, "log.") && strings.Contains(d.Envoy, "_matched_policy[") && matched.ReplaceAllString(d.Envoy, "") == d.Hauberk:
 		return "the sidecar says the policy in another field"
-	case strings.Contains(format, "%RESPONSE_FLAGS") && sorted(d.Envoy) == sorted(d.Hauberk):
+	case strings.HasPrefix(d.Field, "response.header.") && strings.Contains(c.text(), "%RESPONSE_FLAGS") && strings.Contains(d.Envoy, ",") && sorted(d.Envoy) == sorted(d.Hauberk), strings.Contains(format, "%RESPONSE_FLAGS") && sorted(d.Envoy) == sorted(d.Hauberk):
 		return "flags are a set; Envoy writes them in the order they were found"
-	case strings.Contains(body, "\n0\nX-") && strings.HasPrefix(d.Field, "upstream.") && (d.Hauberk == "chunked" || d.Hauberk == absent):
+	case strings.Contains(body, "\n0\nX-") && (slices.Contains([]string{"upstream.framing", "upstream.header.transfer-encoding"}, d.Field) && d.Hauberk == "chunked" ||
+		d.Field == "upstream.header.content-length" && d.Hauberk == absent || strings.HasPrefix(d.Field, "upstream.trailer.") && d.Envoy == absent):
 		return "a message with trailers that was held as a whole goes on in chunks; Envoy gives it a length, and drops them"
 	case c.HCM["append_x_forwarded_port"] == true && strings.HasSuffix(d.Field, "header.x-forwarded-port") && less("0", d.Envoy) && less("0", d.Hauberk):
 		return "each program has its own ports"
@@ -65,8 +66,30 @@ func knownOfManagers(c *Config, x *Case, d Difference) string {
 
 var matched = regexp.MustCompile(`_matched_policy\[[a-z]*\]`)
 
-// answerCode is one of an answer, or none.
-var answerCode = regexp.MustCompile(`\b[1-5][0-9]{2}\b|\b0\b`)
+// withoutCode tells whether Envoy has 0 where the sidecar has the code of the answer, and else the same.
+// An answer that is mapped to another code had one of its own.
+func withoutCode(c *Config, x *Case, envoy, hauberk string) bool {
+	var codes []string
+	for field, start := range x.got[1] {
+		if _, code, ok := strings.Cut(start, " "); ok && len(code) == 3 && strings.HasSuffix(field, "response.start") {
+			codes = append(codes, code)
+		}
+	}
+	if strings.Contains(fmt.Sprint(c.HCM["local_reply_config"]), "status_code:") {
+		codes = append(codes, statusCode.FindAllString(hauberk, -1)...)
+	}
+	return slices.ContainsFunc(codes, func(code string) bool {
+		like := regexp.MustCompile(`\b`+code+`\b`).ReplaceAllString(regexp.QuoteMeta(hauberk), "(?:0|"+code+")")
+		return regexp.MustCompile("^(?s:" + like + ")$").MatchString(envoy)
+	})
+}
+
+var statusCode = regexp.MustCompile(`\b[1-5][0-9]{2}\b`)
+
+// ofOrigin tells whether the sidecar's field of an answer is what the origin said.
+func ofOrigin(x *Case, d Difference) bool {
+	return len(x.Respond) > 0 && strings.Contains(strings.ToLower(x.Respond[0].Send), "\n"+strings.TrimPrefix(d.Field, "response.header.")+": "+strings.ToLower(d.Hauberk)+"\n")
+}
 
 var anyUUID = regexp.MustCompile(`[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|\(a UUID\)`)
 

@@ -224,7 +224,7 @@ func randomHeaderOf2(r *rand.Rand, source, destination string, sport, dport int)
 	case 1:
 		body = append(body, 1, 0, 0, 4, 0, 1, 0)
 	case 2:
-		whole = false
+		whole = command == 0x20 // whose block nobody is to look at
 		body = append(body, 1, 0, 9, 'x')
 	}
 	head := append([]byte("\r\n\r\n\x00\r\nQUIT\n"), command, family)

@@ -33,8 +33,10 @@ func knownOfRoutes(c *Config, x *Case, d Difference) string {
 		return "a redirect's request has the client of the request before it; Envoy takes the proxy for it"
 	case with("%UPSTREAM_CLUSTER%") && (with("cluster_header") || with("cluster: nowhere")) && strings.HasPrefix(d.Field, "response.header.") && (d.Envoy == absent || strings.Contains(d.Hauberk, d.Envoy)):
 		return "the log has the name of the cluster that is not there"
-	case with("%RESPONSE_CODE%") && slices.ContainsFunc(ofCode.FindAllString(d.Hauberk, -1), func(code string) bool { return strings.ReplaceAll(d.Hauberk, code, "0") == d.Envoy }):
+	case with("%RESPONSE_CODE%") && withoutCode(c, x, d.Envoy, d.Hauberk):
 		return "code-format"
+	case d.Field == "log.empties" && bared(d.Envoy) == bared(d.Hauberk):
+		return "white space around a value is no part of it (RFC 9110 5.5)"
 	case is("log.cluster", "null", "*") && (with("cluster_header") || d.Hauberk == "nowhere"):
 		return "the log has the name of the cluster that is not there"
 	case is("*.header.x-forwarded-for", "*", "*") && strings.ReplaceAll(d.Envoy, "(this host)", "127.0.0.1") == d.Hauberk:
@@ -42,7 +44,7 @@ func knownOfRoutes(c *Config, x *Case, d Difference) string {
 	case (with("status: 304") || with("status: 204")) && (is("response.header.content-length", "*", absent) || is("log.length", "*", "null") || is("log.sent", "*", "0") || c.HTTP2 && is("response.body", "*", "") || is("end", "more bytes", "")):
 		return "a 204 and a 304 have no content (RFC 9110 6.4.1)"
 	case (with("REJECT_REQUEST") || with("UNESCAPE_AND_REDIRECT")) && slash.MatchString(head) &&
-		(is("log.route", "*", "null") || is("log.cluster", "*", "null") || is("log.first", "*", "*") || d.Field == "log.empties" || d.Field == "log.values" || strings.HasPrefix(d.Field, "response.header.")):
+		(is("log.route", "*", "null") || is("log.cluster", "*", "null") || is("log.first", "*", "*") || d.Field == "log.empties" || d.Field == "log.values" || c.ofRoutes(strings.TrimPrefix(d.Field, "response.header."))):
 		return "the sidecar refuses a path before a route is chosen"
 	case with("UNESCAPE_AND_REDIRECT") && (is("log.details", "path_normalization_failed", "path_normalization_redirect") || is("log.host", "null", "*") ||
 		d.Field == "response.header.location" && d.Envoy == "/"+d.Hauberk):
@@ -59,12 +61,17 @@ func knownOfRoutes(c *Config, x *Case, d Difference) string {
 }
 
 var (
-	ofCode     = regexp.MustCompile(`\b[1-5][0-9][0-9]\b`)
 	ofRedirect = regexp.MustCompile(`^log(\[\d\])?\.(path|path2|route|first|cluster|host|method|query|empties)$`)
 	escape     = regexp.MustCompile(`%[0-9a-f]{2}`)
 	slashes    = regexp.MustCompile(`/+`)
 	slash      = regexp.MustCompile(`(?i)%2f|%5c`)
 )
+
+// ofRoutes tells whether a header is one that routes, or what is around them, add to answers or remove.
+func (c *Config) ofRoutes(name string) bool {
+	b, _ := yaml.Marshal([]any{c.Routes, c.VHost, c.VirtualHosts, c.RouteConfig})
+	return regexp.MustCompile(`(?mi)^[ -]*(key: )?"?` + regexp.QuoteMeta(name) + `"?$`).Match(b)
+}
 
 // text is the configuration without its cases.
 func (c *Config) text() string {
