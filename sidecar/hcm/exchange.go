@@ -241,7 +241,7 @@ func (x *exchange) admit() bool {
 		return false
 	}
 	x.trimHost()
-	if x.policy.early != nil {
+	if !x.policy.early.None() {
 		x.speaksGRPC()
 		x.policy.early.Apply(&x.req.Fields, x, &x.scratch)
 	}

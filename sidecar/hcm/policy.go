@@ -24,7 +24,7 @@ type policy struct {
 	// hosts and names, and the protocols that a request may switch to.
 	cfg   *Config
 	paths pathRules
-	// early is Config.EarlyMutations, nil for none.
+	// early is Config.EarlyMutations.
 	early  route.Mutations
 	certs  *authz.Choice // of Config.ClientCertCases, nil for none
 	routes func() *route.Table
@@ -63,9 +63,9 @@ func (x *exchange) policyInForce() bool {
 
 // newEarly compiles Config.EarlyMutations.
 func newEarly(cfg *Config) (route.Mutations, error) {
-	out, err := route.NewMutations(cfg.EarlyMutations)
+	out, err := route.NewMutations(cfg.EarlyMutations, message.RequestSingles)
 	if err != nil {
-		return nil, fmt.Errorf("early header mutations: %w", err)
+		return out, fmt.Errorf("early header mutations: %w", err)
 	}
 	return out, nil
 }

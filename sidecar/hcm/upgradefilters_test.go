@@ -140,7 +140,7 @@ func TestUpgradesArePartsOfAPolicy(t *testing.T) {
 	b.cfg.UpgradeFilters = []UpgradeFilters{{Type: "websocket"}}
 	b.start()
 	whole := &b.m.policy
-	if u := whole.forUpgrade("websocket"); u == whole || u.cfg != whole.cfg || u.certs != whole.certs || u.certs == nil || len(u.early) != len(whole.early) || u.paths != whole.paths {
+	if u := whole.forUpgrade("websocket"); u == whole || u.cfg != whole.cfg || u.certs != whole.certs || u.certs == nil || u.early.None() || u.paths != whole.paths {
 		t.Errorf("%+v of %+v", u, whole)
 	}
 }

@@ -131,8 +131,10 @@ func (f *Fields) Get(lower string) (value string, ok bool) {
 
 // Joined returns all values of a field, separated by commas, as RFC 9110 5.3
 // lets a recipient combine them and Envoy's matchers see them.
-func (f *Fields) Joined(lower string) (value string, ok bool) {
-	id := IDOf(lower)
+func (f *Fields) Joined(lower string) (value string, ok bool) { return f.joined(IDOf(lower), lower) }
+
+// joined is Joined for a name whose id is known.
+func (f *Fields) joined(id ID, lower string) (value string, ok bool) {
 	first := f.findNamed(id, lower, 0)
 	if first < 0 {
 		return "", false

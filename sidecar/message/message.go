@@ -82,8 +82,9 @@ func (r *Request) Header(lower string) (value string, ok bool) {
 	case ":scheme":
 		return r.Scheme, r.Scheme != ""
 	}
-	if value, ok = r.Fields.Joined(lower); !ok {
-		return r.hop(IDOf(lower))
+	id := IDOf(lower)
+	if value, ok = r.Fields.joined(id, lower); !ok {
+		return r.hop(id)
 	}
 	return value, ok
 }

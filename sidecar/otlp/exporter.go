@@ -58,7 +58,7 @@ func newExporter(owner *Exporters, key any, cfg Config) (*Exporter, error) {
 		steps[i].Add = &cfg.Collector.Headers[i]
 	}
 	var err error
-	e.headers, err = route.NewMutations(steps)
+	e.headers, err = route.NewMutations(steps, message.RequestSingles)
 	return e, err
 }
 

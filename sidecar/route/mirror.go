@@ -16,7 +16,7 @@ type mirror struct {
 func compileMirrors(ms []Mirror) ([]mirror, error) {
 	var out []mirror
 	for i := range ms {
-		h, err := NewMutations(ms[i].Mutations)
+		h, err := NewMutations(ms[i].Mutations, message.RequestSingles)
 		if err != nil {
 			return nil, fmt.Errorf("request_mirror_policies[%d]: %w", i, err)
 		}

@@ -16,7 +16,13 @@ import (
 type Facts interface{ Record() *telemetry.Record }
 
 // Mutations are compiled steps on a message's headers, in order. Immutable.
-type Mutations []mutation
+type Mutations struct {
+	steps   []mutation
+	singles message.IDs
+}
+
+// None tells whether there is no step.
+func (ms *Mutations) None() bool { return len(ms.steps) == 0 }
 
 type mutation struct {
 	kind   mutationKind
@@ -60,22 +66,23 @@ func (v *Value) In(facts Facts, scratch *[]byte) string {
 	return message.View(*scratch)
 }
 
-// NewMutations compiles steps.
-func NewMutations(steps []HeaderMutation) (Mutations, error) {
-	var out Mutations
+// NewMutations compiles steps. What is added to one of singles, which what they change has once,
+// is a part of its value.
+func NewMutations(steps []HeaderMutation, singles message.IDs) (Mutations, error) {
+	out := Mutations{singles: singles}
 	for i := range steps {
 		s := &steps[i]
 		switch {
 		case s.Add != nil:
 			m, err := newAdd(s.Add)
 			if err != nil {
-				return nil, err
+				return Mutations{}, err
 			}
-			out = append(out, m)
+			out.steps = append(out.steps, m)
 		case s.RemoveIf != nil:
-			out = append(out, mutation{kind: removeMatching, match: s.RemoveIf})
+			out.steps = append(out.steps, mutation{kind: removeMatching, match: s.RemoveIf})
 		default:
-			out = append(out, mutation{kind: removeHeader, lower: s.Remove})
+			out.steps = append(out.steps, mutation{kind: removeHeader, lower: s.Remove})
 		}
 	}
 	return out, nil
@@ -229,8 +236,8 @@ func compileLevel(h *HeaderMutations) (*levelMutations, error) {
 
 // Apply carries the steps out one after the other. Values are made with facts, in scratch.
 func (ms Mutations) Apply(f *message.Fields, facts Facts, scratch *[]byte) {
-	for i := range ms {
-		m := &ms[i]
+	for i := range ms.steps {
+		m := &ms.steps[i]
 		switch m.kind {
 		case removeHeader:
 			f.Del(m.lower)
@@ -242,19 +249,18 @@ func (ms Mutations) Apply(f *message.Fields, facts Facts, scratch *[]byte) {
 			}
 		}
 	}
-	// What was appended to a field that a message has once is a part of its value.
-	f.JoinSingles(message.RequestSingles | message.ResponseSingles)
+	f.JoinSingles(ms.singles)
 }
 
 // Settled returns steps whose values are made, with facts and in scratch: Apply asks nobody
 // for them any more. Steps that are literal are returned as they are.
 func (ms Mutations) Settled(facts Facts, scratch *[]byte) Mutations {
-	if !slices.ContainsFunc(ms, func(m mutation) bool { return m.value.format != nil }) {
+	if !slices.ContainsFunc(ms.steps, func(m mutation) bool { return m.value.format != nil }) {
 		return ms
 	}
-	out := slices.Clone(ms)
-	for i := range out {
-		out[i].value = Value{literal: strings.Clone(out[i].value.In(facts, scratch))}
+	out := Mutations{slices.Clone(ms.steps), ms.singles}
+	for i := range out.steps {
+		out.steps[i].value = Value{literal: strings.Clone(out.steps[i].value.In(facts, scratch))}
 	}
 	return out
 }

@@ -206,7 +206,7 @@ func TestMutations(t *testing.T) {
 		{"by match", []HeaderMutation{{RemoveIf: &StringMatch{Prefix: ptr("x-")}}}, "-"},
 	} {
 		req := request("POST", "h", "/", "X-A", "1", "x-b", "b", "Content-Length", "0")
-		ms, err := NewMutations(c.steps)
+		ms, err := NewMutations(c.steps, message.RequestSingles)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -222,10 +222,28 @@ func TestMutations(t *testing.T) {
 	}
 	// What frames the message stays whatever the pattern.
 	req := request("POST", "h", "/", "Content-Length", "3", "X-Long-Name-"+string(make([]byte, 80)), "1")
-	ms, _ := NewMutations([]HeaderMutation{{RemoveIf: &StringMatch{Prefix: ptr("")}}})
+	ms, _ := NewMutations([]HeaderMutation{{RemoveIf: &StringMatch{Prefix: ptr("")}}}, message.RequestSingles)
 	ms.Apply(&req.Fields, nil, nil)
 	if _, ok := req.Header("content-length"); !ok || req.Fields.Len() != 1 {
 		t.Errorf("%d fields are left", req.Fields.Len())
+	}
+}
+
+// TestMutationsKeepTheirDirection: what a response has once, a request may have more than once.
+func TestMutationsKeepTheirDirection(t *testing.T) {
+	for _, c := range []struct {
+		of           message.IDs
+		date, accept int
+	}{{message.RequestSingles, 2, 1}, {message.ResponseSingles, 1, 2}, {0, 2, 2}} {
+		req := request("GET", "h", "/", "Date", "1", "Accept", "a")
+		ms, err := NewMutations([]HeaderMutation{{Add: &HeaderAdd{Name: "date", Value: "2"}}, {Add: &HeaderAdd{Name: "accept", Value: "b"}}}, c.of)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ms.Apply(&req.Fields, nil, nil)
+		if date, accept := req.Fields.Del("date"), req.Fields.Del("accept"); date != c.date || accept != c.accept {
+			t.Errorf("%+v: %d of date, %d of accept", c, date, accept)
+		}
 	}
 }
 

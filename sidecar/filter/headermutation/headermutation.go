@@ -60,14 +60,16 @@ func compile(c *Config) (*mutations, error) {
 	out := &mutations{}
 	var err error
 	for _, list := range []struct {
-		name string
-		from []route.HeaderMutation
-		to   *route.Mutations
+		name    string
+		from    []route.HeaderMutation
+		to      *route.Mutations
+		singles message.IDs
 	}{
-		{"request", c.Request, &out.request}, {"response", c.Response, &out.response},
-		{"request trailers", c.RequestTrailers, &out.requestTrailers}, {"response trailers", c.ResponseTrailers, &out.responseTrailers},
+		{"request", c.Request, &out.request, message.RequestSingles}, {"response", c.Response, &out.response, message.ResponseSingles},
+		{"request trailers", c.RequestTrailers, &out.requestTrailers, 0},
+		{"response trailers", c.ResponseTrailers, &out.responseTrailers, message.TrailerSingles},
 	} {
-		if *list.to, err = route.NewMutations(list.from); err != nil {
+		if *list.to, err = route.NewMutations(list.from, list.singles); err != nil {
 			return nil, fmt.Errorf("header mutation: %s: %w", list.name, err)
 		}
 	}
@@ -115,7 +117,7 @@ func request(c *filter.Context, m *mutations) {
 	if len(m.query) > 0 && c.Request.Path != "" {
 		m.mutateQuery(c)
 	}
-	if len(m.requestTrailers) > 0 {
+	if !m.requestTrailers.None() {
 		c.ChangeRequestTrailers(m.requestTrailers)
 	}
 }
