@@ -67,7 +67,7 @@ func (p *pki) validation(r *rand.Rand) map[string]any {
 	leaf := func() string { return leaves[r.IntN(len(leaves))].name }
 	anchored := !chance(r, 8)
 	if anchored {
-		v["trusted_ca"] = p.file(one(r, "root.crt", "root.crt", "root.crt", "both.crt", "rootb.crt", "inter.crt", "withinter.crt", "rootrsa.crt", "plain.crt", "expired.crt"))
+		v["trusted_ca"] = p.file(one(r, "root.crt", "root.crt", "root.crt", "both.crt", "rootb.crt", "inter.crt", "withinter.crt", "withlist.crt", "withlists.crt", "rootrsa.crt", "plain.crt", "expired.crt"))
 	}
 	if anchored && chance(r, 2) {
 		var names []any
@@ -104,7 +104,9 @@ func (p *pki) trustDomains(r *rand.Rand) map[string]any {
 	var domains []any
 	for _, name := range []string{"one.test", "two.test", "three.test"} {
 		if !chance(r, 3) || name == "one.test" {
-			domains = append(domains, map[string]any{"name": name, "trust_bundle": p.file(one(r, "root.crt", "root.crt", "rootrsa.crt", "rootb.crt", "inter.crt"))})
+			// The sidecar refuses a bundle without a root, which lets nobody in with Envoy.
+			bundle := one(r, "root.crt", "root.crt", "rootrsa.crt", "rootb.crt", "withinter.crt", "withlist.crt", "withlists.crt")
+			domains = append(domains, map[string]any{"name": name, "trust_bundle": p.file(bundle)})
 		}
 	}
 	v := map[string]any{"custom_validator_config": map[string]any{"name": "envoy.tls.cert_validator.spiffe", "typed_config": map[string]any{

@@ -20,6 +20,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -106,8 +107,18 @@ func newPKI(t *testing.T) *pki {
 			t.Fatal(err)
 		}
 	}
+	list := func(name string) []byte {
+		b, err := os.ReadFile(p.path(name) + ".crl")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
 	both := append(p.pem("root"), p.pem("rootb")...)
-	for name, b := range map[string][]byte{"both.crt": both, "withinter.crt": append(p.pem("inter"), p.pem("root")...)} {
+	for name, b := range map[string][]byte{
+		"both.crt": both, "withinter.crt": append(p.pem("inter"), p.pem("root")...), "withlist.crt": append(p.pem("root"), list("root")...),
+		"withlists.crt": slices.Concat(list("inter"), p.pem("root"), list("root")),
+	} {
 		if err := os.WriteFile(filepath.Join(p.dir, name), b, 0o600); err != nil {
 			t.Fatal(err)
 		}

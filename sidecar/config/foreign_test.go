@@ -29,6 +29,8 @@ func TestForeignRefuses(t *testing.T) {
 		{"unverified client", "            validation_context:\n              trusted_ca", "            custom_validation:\n              trusted_ca", `unknown field "custom_validation"`},
 		{"renegotiation", "auto_host_sni: true\n", "auto_host_sni: true\n        allow_renegotiation: true\n", "allow_renegotiation: renegotiation is never done"},
 		{"name to check", "        auto_host_sni: true\n", "", "auto_sni_san_validation: there is no name to check"},
+		{"a name beside pins", "{system_root_certs: {}}", "{verify_certificate_hash: ['" + strings.Repeat("00", 32) + "']}", "auto_sni_san_validation: was configured without configuring a trusted CA"},
+		{"a name beside trust domains", "{system_root_certs: {}}", spiffeValidator("{name: td, trust_bundle: {inline_string: x}}"), "auto_sni_san_validation: a name in DNS is no identity of a trust domain"},
 		{"tickets", "require_sni: true", "session_ticket_keys: {keys: [{inline_string: k}]}", "session_ticket_keys: unsupported; remove the field: sessions are never resumed"},
 		{"OCSP", "require_sni: true", "ocsp_staple_policy: MUST_STAPLE", "ocsp_staple_policy: OCSP stapling is not implemented"},
 		{"weak suite", "ECDHE-RSA-AES256-GCM-SHA384", "AES128-SHA", `"AES128-SHA" is not supported`},

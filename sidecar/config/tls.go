@@ -98,6 +98,10 @@ func (d *decoder) upstreamTLS(m *tlsv3.UpstreamTlsContext, path string) (*cluste
 	if m.GetAutoSniSanValidation() && t.context.Validation.PinsAlone() {
 		return nil, fail(path+".auto_sni_san_validation", "was configured without configuring a trusted CA: pins say whom a certificate is from, whatever its names")
 	}
+	if m.GetAutoSniSanValidation() && len(t.context.Validation.TrustDomains) > 0 {
+		// Envoy takes it and does not check the name. An SVID seldom has one.
+		return nil, fail(path+".auto_sni_san_validation", "a name in DNS is no identity of a trust domain: use match_typed_subject_alt_names")
+	}
 	return &cluster.TLS{
 		SNI: m.GetSni(), AutoHostSNI: m.GetAutoHostSni(), ALPN: t.context.ALPN,
 		Context: &tlscontext.Client{Common: t.context, SNI: m.GetSni(), VerifySNI: m.GetAutoSniSanValidation()},

@@ -31,8 +31,8 @@ func TestTrustDomains(t *testing.T) {
 		own := a.issue(&x509.Certificate{IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign, Subject: pkix.Name{CommonName: "signer"}})
 		return &authority{t: t, cert: own.cert, key: own.key}
 	}
-	below := signer(one)
-	domains := []TrustDomain{{"one.test", Source{Inline: Secret(one.pem() + below.pem())}}, {"two.test", Source{Inline: Secret(two.pem())}}}
+	below, alone := signer(one), signer(other)
+	domains := []TrustDomain{{"one.test", Source{Inline: Secret(one.pem() + below.pem())}}, {"two.test", Source{Inline: Secret(two.pem() + alone.pem())}}}
 	for _, c := range []struct {
 		what string
 		show *issued
@@ -47,6 +47,7 @@ func TestTrustDomains(t *testing.T) {
 		{"without an identity", one.issue(&x509.Certificate{DNSNames: []string{"a"}}), Validation{}, "exactly one"},
 		{"a signer", one.issue(&x509.Certificate{URIs: uri("spiffe://one.test/a"), IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageDigitalSignature}), Validation{}, "CA"},
 		{"of a signer in the bundle", svid(below, "spiffe://one.test/a"), Validation{}, ""},
+		{"of a signer without its root", svid(alone, "spiffe://two.test/a"), Validation{}, "signed by unknown authority"},
 		{"of another, where any is accepted", svid(other, "spiffe://one.test/a"), Validation{AcceptUntrusted: true}, "signed by unknown authority"},
 		{"of the expected name", svid(one, "spiffe://one.test/a"), Validation{Names: exact(URI, "spiffe://one.test/a")}, ""},
 		{"of another name", svid(one, "spiffe://one.test/b"), Validation{Names: exact(URI, "spiffe://one.test/a")}, "none of its names"},
