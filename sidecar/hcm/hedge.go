@@ -74,6 +74,7 @@ func (x *exchange) forwardHedged() (redirected bool) {
 	// exchange meanwhile.
 	h.ctx, h.cancel = context.WithCancel(context.WithoutCancel(x.ctx))
 	h.late, h.turn = time.NewTimer(time.Hour), time.NewTimer(time.Hour)
+	h.turn.Stop() // nobody waits for a turn yet
 	defer h.end()
 	x.dog.calm()
 	o := h.run()

@@ -201,6 +201,22 @@ func (b *bed) counted(metric string) string {
 	return strings.Join(found, " ")
 }
 
+// TestHedgeWaitsForItsTurn: an attempt begins when it is asked for, however long the first one takes.
+func TestHedgeWaitsForItsTurn(t *testing.T) {
+	bubble(func(t *testing.T) {
+		var seen atomic.Int32
+		b := newBed(t, scripted(t, &seen, "hang"))
+		b.hedged(90 * time.Minute)
+		f := b.route().Forward
+		f.Timeout, f.IdleTimeout, f.Retry.NumRetries = 2*time.Hour, new(time.Duration), 0
+		c := b.start().dial()
+		_ = c.SetDeadline(time.Now().Add(3 * time.Hour))
+		if resp, _ := c.do(simpleGet); resp.StatusCode != 504 || seen.Load() != 1 {
+			t.Errorf("%d after %d attempts", resp.StatusCode, seen.Load())
+		}
+	})(t)
+}
+
 // TestHedgeThatLost: an attempt that is ended because another one has answered says
 // nothing of its host.
 func TestHedgeThatLost(t *testing.T) {

@@ -67,6 +67,12 @@ func sameRequest(t *testing.T, raw []byte) {
 	if std.Close && !p.req.Close {
 		t.Fatalf("%q: net/http closes", raw)
 	}
+	if p.req.Upgrade != "" { // it is left to be seen
+		if v, _ := p.req.Fields.Joined("connection"); !hasToken(v, "upgrade") {
+			t.Fatalf("%q: an upgrade that %q asks for", raw, v)
+		}
+		p.req.Fields.DelID(message.Connection)
+	}
 	sameFields(t, raw, &p.req.Fields, std.Header)
 	sameTrailers(t, raw, p, std.Trailer)
 	sameRest(t, raw, p, rest)
@@ -228,7 +234,7 @@ func requestAgain(t *testing.T, p *parsed) {
 		t.Fatalf("%q: read back as another message", out)
 	}
 	got := lists(&q.req.Fields)
-	for _, derived := range []string{"Host", "Content-Length"} {
+	for _, derived := range []string{"Host", "Content-Length", "Connection"} {
 		want.Del(derived)
 		got.Del(derived)
 	}

@@ -337,6 +337,10 @@ func (p *RequestParser) controls(buf []byte, req *message.Request, body Framing)
 		req.AcceptTrailers = hasToken(v, "trailers")
 	}
 	upgrade, hasUpgrade := f.Joined("upgrade")
+	connection := ""
+	if hasUpgrade {
+		connection, _ = f.Joined("connection")
+	}
 	c, err := strip(f, &h.limits)
 	if err != nil {
 		return err
@@ -370,6 +374,8 @@ func (p *RequestParser) controls(buf []byte, req *message.Request, body Framing)
 			return ErrUpgradeBody
 		}
 		req.Upgrade = upgrade
+		// A rule may be about it, in the words that the client found. Nobody sends it on.
+		f.AddID(message.Connection, connection)
 	}
 	return nil
 }

@@ -32,8 +32,8 @@ type Request struct {
 	// Path is the path with the query; "*" for OPTIONS; empty for CONNECT.
 	Path    string
 	Version Version
-	// Fields has no hop-by-hop fields left; what they said is in the members
-	// below. Host and Content-Length stay where they were received, for their
+	// Fields has no hop-by-hop fields left, but the Connection of HTTP/1 that asks
+	// for an upgrade, to be seen; what they said is in the members below. Host and Content-Length stay where they were received, for their
 	// place and case and for whoever looks at them; Authority and ContentLength
 	// decide what is sent.
 	Fields Fields
