@@ -501,6 +501,8 @@ func (j *http1Judge) forwarded(x *Case, upstream, field string, d Difference) st
 		return "HTTP/1.0 has no expectations (RFC 9110 10.1.1)"
 	case field == "header.expect" && d.Hauberk == absent && j.hauberk[upstream+"framing"] == "none":
 		return "nobody is told to go on with content that there is none of (RFC 9110 10.1.1)"
+	case field == "header.expect" && d.Hauberk == absent && j.hauberk[upstream+"body"] != "" && j.hauberk[upstream+"broken"] == "":
+		return "who has the content asks nobody whether to send it (RFC 9110 10.1.1)"
 	case field == "header.max-forwards":
 		return "each intermediary takes its forward off (RFC 9110 7.6.2)"
 	case field == "header.connection" && d.Hauberk == "Upgrade" && strings.Contains(strings.ToLower(d.Envoy), "upgrade"):

@@ -25,6 +25,8 @@ var knownsHTTP2 = []knownHTTP2{
 	{"1-103", `stream\[1\]\.interim.*`, `\(absent\)`, "", "the sidecar forwards interim responses (RFC 9110 15.2), Envoy drops them"},
 	{"i-*", `stream\[1\]\.interim.*`, `\(absent\)`, "", "the sidecar forwards interim responses (RFC 9110 15.2), Envoy drops them"},
 	{"i-*", `log.*\.details`, `upstream_reset_after_response_started.*`, `upstream_reset_before_response_started.*`, "an interim answer is not yet the answer"},
+	{"i-*", `log.*\.flags`, "UPE,URX", "UPE", "an answer of which an interim was forwarded has begun, and is not tried again"},
+	{"i-*", `log.*\.flags_long`, "UpstreamProtocolError,UpstreamRetryLimitExceeded", "UpstreamProtocolError", "an answer of which an interim was forwarded has begun, and is not tried again"},
 	{"HEAD", `(stream\[1\]|log.*\.(flags|flags_long|details))`, "RST_STREAM INTERNAL_ERROR|UPE|UpstreamProtocolError|upstream_reset_after_response_started.protocol_error.", "END_STREAM|-|via_upstream", "an answer that has no content is whole with its head"},
 	{"a-204*", `(stream\[1\]|log.*\.(flags|flags_long|details))`, "RST_STREAM INTERNAL_ERROR|UPE|UpstreamProtocolError|upstream_reset_after_response_started.protocol_error.", "END_STREAM|-|via_upstream", "an answer that has no content is whole with its head"},
 	{"a-304*", `(stream\[1\]|log.*\.(flags|flags_long|details))`, "RST_STREAM INTERNAL_ERROR|UPE|UpstreamProtocolError|upstream_reset_after_response_started.protocol_error.", "END_STREAM|-|via_upstream", "an answer that has no content is whole with its head"},
