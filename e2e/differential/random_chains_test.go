@@ -15,7 +15,7 @@ import (
 // all kinds.
 func TestRandomChains(t *testing.T) {
 	p := newPKI(t)
-	random(t, domain{rounds: 1, known: knownOfChains, group: func(r *rand.Rand) *Group { return randomChains(r, p) }})
+	random(t, domain{rounds: 2, known: knownOfChains, group: func(r *rand.Rand) *Group { return randomChains(r, p) }})
 }
 
 func randomChains(r *rand.Rand, p *pki) *Group {

@@ -13,7 +13,7 @@ import (
 
 // TestRandomManager: random connection managers, chains of HTTP filters and access logs.
 func TestRandomManager(t *testing.T) {
-	random(t, domain{rounds: 1, group: randomManagers, known: knownOfManagers})
+	random(t, domain{rounds: 2, group: randomManagers, known: knownOfManagers})
 }
 
 type dict = map[string]any

@@ -473,9 +473,7 @@ func knownRBAC(c *Config, x *Case, d Difference) string {
 // shadowTemplate tells whether a template of shadow rules that deny holds for a path of which Envoy's
 // wildcards do not take each octet.
 func shadowTemplate(c *Config, x *Case, d Difference) bool {
-	_, target, _ := strings.Cut(x.Send, " ")
-	path, _, _ := strings.Cut(strings.SplitN(target, "\n", 2)[0], "?")
 	b, _ := yaml.Marshal([]any{c.Filters, c.VHost, c.Routes})
 	return (d.Field == "log.shadow" || d.Field == "log.shadow2") && strings.HasPrefix(d.Envoy, "allowed ") && strings.HasPrefix(d.Hauberk, "denied ") &&
-		strings.ContainsAny(path, "|[]{}\"<>^`\\") && strings.Contains(string(b), "path_template")
+		beyondTemplates(x.Send) && strings.Contains(string(b), "path_template")
 }

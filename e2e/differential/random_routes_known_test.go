@@ -35,6 +35,8 @@ func knownOfRoutes(c *Config, x *Case, d Difference) string {
 		return "the log has the name of the cluster that is not there"
 	case with("%RESPONSE_CODE%") && withoutCode(c, x, d.Envoy, d.Hauberk):
 		return "code-format"
+	case c.byTemplate(x.got[1]["log.route"]) && beyondTemplates(x.Send) && x.got[0]["log.route"] != x.got[1]["log.route"]:
+		return "a wildcard takes what a request may hold: Envoy's takes some octets of paths alone"
 	case d.Field == "log.empties" && bared(d.Envoy) == bared(d.Hauberk):
 		return "white space around a value is no part of it (RFC 9110 5.5)"
 	case is("log.cluster", "null", "*") && (with("cluster_header") || d.Hauberk == "nowhere"):
@@ -71,6 +73,29 @@ var (
 func (c *Config) ofRoutes(name string) bool {
 	b, _ := yaml.Marshal([]any{c.Routes, c.VHost, c.VirtualHosts, c.RouteConfig})
 	return regexp.MustCompile(`(?mi)^[ -]*(key: )?"?` + regexp.QuoteMeta(name) + `"?$`).Match(b)
+}
+
+// beyondTemplates tells whether the path of a request has what Envoy's wildcards of templates do not take.
+func beyondTemplates(request string) bool {
+	_, target, _ := strings.Cut(request, " ")
+	path, _, _ := strings.Cut(strings.SplitN(target, "\n", 2)[0], "?")
+	return strings.ContainsFunc(path, func(c rune) bool { return c > '~' || strings.ContainsRune("|[]{}\"<>^`\\", c) })
+}
+
+// byTemplate tells whether a route of this name matches by a template.
+func (c *Config) byTemplate(name string) bool {
+	for _, host := range append([]map[string]any{{"routes": c.Routes}}, c.VirtualHosts...) {
+		b, _ := yaml.Marshal(host["routes"])
+		var routes []map[string]any
+		_ = yaml.Unmarshal(b, &routes)
+		if slices.ContainsFunc(routes, func(r map[string]any) bool {
+			match, _ := r["match"].(map[string]any)
+			return r["name"] == name && match["path_match_policy"] != nil
+		}) {
+			return true
+		}
+	}
+	return false
 }
 
 // text is the configuration without its cases.

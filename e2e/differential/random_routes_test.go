@@ -12,7 +12,7 @@ import (
 
 // TestRandomRoutes: random route tables and requests that may match them.
 func TestRandomRoutes(t *testing.T) {
-	random(t, domain{rounds: 1, group: randomRoutes, known: knownOfRoutes})
+	random(t, domain{rounds: 2, group: randomRoutes, known: knownOfRoutes})
 }
 
 // routeMaker makes one configuration by r. What its matchers would take is kept, so that
