@@ -27,7 +27,31 @@ func randomChains(r *rand.Rand, p *pki) *Group {
 		g.Configs = append(g.Configs, randomMatches(r, fmt.Sprintf("chains-%d", i)))
 	}
 	p.randomClients(r, g)
+	p.always(g)
 	return g
+}
+
+// always has peers that are to be refused for one thing alone, a name or a revocation, in each seed.
+func (p *pki) always(g *Group) {
+	named := map[string]any{"trusted_ca": p.file("root.crt"), "match_typed_subject_alt_names": []any{map[string]any{"san_type": "URI", "matcher": map[string]any{"exact": "spiffe://one.test/b"}}}}
+	listed := map[string]any{"trusted_ca": p.file("root.crt"), "crl": p.file("root.crl")}
+	clients := &g.Configs[len(g.Configs)-1]
+	for i, kind := range []struct {
+		validation map[string]any
+		cert       string
+	}{{named, "plain"}, {listed, "revoked"}} {
+		server := &g.Configs[i]
+		socket := server.FilterChains[0]["transport_socket"].(map[string]any)["typed_config"].(map[string]any)
+		delete(socket, "require_sni")
+		socket["common_tls_context"] = map[string]any{"tls_certificates": []any{p.own("plain")}, "validation_context": kind.validation}
+		socket["require_client_certificate"] = true
+		server.Cases[0].TLS = &ClientTLS{Shown: true, Cert: "file:" + p.path(kind.cert)}
+		cluster := g.Clusters[i]
+		cluster["transport_socket"] = map[string]any{"name": "tls", "typed_config": map[string]any{"@type": apiType + "extensions.transport_sockets.tls.v3.UpstreamTlsContext",
+			"common_tls_context": map[string]any{"validation_context": kind.validation}}}
+		delete(cluster, "upstream_http_protocol_options")
+		clients.Cases[5*i].Secure = &Secure{Cert: p.path(kind.cert)}
+	}
 }
 
 const listenerFilterType = apiType + "extensions.filters.listener."

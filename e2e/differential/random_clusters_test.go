@@ -27,6 +27,7 @@ func randomClusters(r *rand.Rand) *Group {
 	for i := range 10 {
 		k := &madeCluster{name: fmt.Sprintf("k%d", i)}
 		k.make(r)
+		k.subsets = k.subsets || i == 0
 		g.Clusters = append(g.Clusters, k.cluster)
 		if i > 1 && chance(r, 8) {
 			k.cluster = aggregateOf(k, fmt.Sprintf("k%d", i-1), fmt.Sprintf("k%d", i-2))
@@ -37,7 +38,11 @@ func randomClusters(r *rand.Rand) *Group {
 		if k.hashed {
 			route["hash_policy"] = randomHashPolicy(r)
 		}
-		if k.subsets {
+		if i == 0 && k.subsets { // one subset that there is in each seed, or nobody
+			delete(k.cluster, "load_balancing_policy") // which has subsets of its own
+			k.cluster["lb_subset_config"] = map[string]any{"fallback_policy": "NO_FALLBACK", "subset_selectors": []any{map[string]any{"keys": []any{"hash_key"}}}}
+			route["metadata_match"] = map[string]any{"filter_metadata": map[string]any{"envoy.lb": map[string]any{"hash_key": one(r, "h1", "h2", "h3")}}}
+		} else if k.subsets {
 			route["metadata_match"] = map[string]any{"filter_metadata": map[string]any{"envoy.lb": randomCriteria(r)}}
 		}
 		c.Routes = append(c.Routes, map[string]any{"match": map[string]any{"path": "/" + k.name}, "route": route})

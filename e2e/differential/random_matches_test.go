@@ -15,7 +15,7 @@ func randomMatches(r *rand.Rand, name string) Config {
 	c := Config{Name: name, About: "random", ListenerLog: true, LogFields: map[string]string{
 		"direct": "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT%", "local": "%DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT%"}}
 	proxied := !chance(r, 3)
-	optional := !proxied
+	optional, ignored := !proxied, ""
 	var filters []any
 	if proxied {
 		fields := map[string]any{}
@@ -23,7 +23,8 @@ func randomMatches(r *rand.Rand, name string) Config {
 			fields["allow_requests_without_proxy_protocol"] = true
 		}
 		if chance(r, 5) {
-			fields["disallowed_versions"] = []any{one(r, "V1", "V2")}
+			ignored = one(r, "V1", "V2")
+			fields["disallowed_versions"] = []any{ignored}
 		}
 		filters = append(filters, listenerFilter("proxy_protocol", "ProxyProtocol", fields))
 	}
@@ -64,7 +65,12 @@ func randomMatches(r *rand.Rand, name string) Config {
 			"@type": apiType + "extensions.filters.network.tcp_proxy.v3.TcpProxy", "stat_prefix": "default", "cluster": "origin"}}}}
 	}
 	for i := range 8 {
-		c.Cases = append(c.Cases, randomConnection(r, fmt.Sprintf("case-%d", i), proxied, optional))
+		x := randomConnection(r, fmt.Sprintf("case-%d", i), proxied, optional)
+		first, second := strings.HasPrefix(x.Raw, "PROXY "), strings.HasPrefix(x.Raw, "\r\n\r\n\x00\r\nQUIT\n")
+		if optional && (!first || ignored == "V1") && (!second || ignored == "V2") {
+			x.Patient = true // what is no header there is passed on
+		}
+		c.Cases = append(c.Cases, x)
 	}
 	return c
 }

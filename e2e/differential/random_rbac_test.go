@@ -40,6 +40,7 @@ func randomRBAC(r *rand.Rand) *Group {
 		}
 		g.Configs = append(g.Configs, c)
 	}
+	g.Configs = append(g.Configs, randomDenies(r, true), randomDenies(r, false))
 	return g
 }
 
