@@ -349,7 +349,7 @@ func knownOfChains(c *Config, x *Case, d Difference) string {
 		return ""
 	}
 	socket := chainOf(c, x)["transport_socket"].(map[string]any)["typed_config"].(map[string]any)
-	refused := x.got[1]["tcp"] == "" && x.got[1]["upstream.start"] == "" && x.got[1]["upstream.origin"] == ""
+	refused := x.Seen[1]["tcp"] == "" && x.Seen[1]["upstream.start"] == "" && x.Seen[1]["upstream.origin"] == ""
 	switch {
 	case x.TLS.Max == "1.2" && fits(x, socket) && otherCertificate(x, d):
 		return "of several certificates one is presented that the client can use; Envoy looks at the client's groups alone for whether that is ECDSA's"
@@ -407,17 +407,17 @@ func fits(x *Case, socket map[string]any) bool {
 // otherCertificate tells whether a difference is that Envoy found no certificate for a client, or
 // another one than the sidecar.
 func otherCertificate(x *Case, d Difference) bool {
-	if strings.Contains(x.got[0]["log.failed"], "NO_SHARED_CIPHER") {
+	if strings.Contains(x.Seen[0]["log.failed"], "NO_SHARED_CIPHER") {
 		return d.Envoy == absent || strings.HasPrefix(d.Field, "log.") || d.Field == "end" && d.Envoy == "no handshake"
 	}
-	return x.got[0]["tls"] != "" && x.got[1]["tls"] != "" && (d.Field == "tls" || d.Field == "log.who")
+	return x.Seen[0]["tls"] != "" && x.Seen[1]["tls"] != "" && (d.Field == "tls" || d.Field == "log.who")
 }
 
 // unchecked tells whether the sidecar alone refused a host, as the cluster asks for a check against
 // the name that was sent, and none was.
 func unchecked(x *Case) bool {
-	return strings.Contains(x.got[1]["log.details"], "no_server_name_was_sent_that_it_could_be_checked_against") &&
-		x.got[1]["response.start"] == "HTTP/1.1 503" && x.got[1]["upstream.start"] == "" && strings.Contains(x.got[0]["upstream.said"], `SNI ""`)
+	return strings.Contains(x.Seen[1]["log.details"], "no_server_name_was_sent_that_it_could_be_checked_against") &&
+		x.Seen[1]["response.start"] == "HTTP/1.1 503" && x.Seen[1]["upstream.start"] == "" && strings.Contains(x.Seen[0]["upstream.said"], `SNI ""`)
 }
 
 // requiresOfAnybody tells whether a chain requires a certificate, which nothing has to vouch for,

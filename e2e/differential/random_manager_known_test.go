@@ -70,7 +70,7 @@ var matched = regexp.MustCompile(`_matched_policy\[[a-z]*\]`)
 // An answer that is mapped to another code had one of its own.
 func withoutCode(c *Config, x *Case, envoy, hauberk string) bool {
 	var codes []string
-	for field, start := range x.got[1] {
+	for field, start := range x.Seen[1] {
 		if _, code, ok := strings.Cut(start, " "); ok && len(code) == 3 && strings.HasSuffix(field, "response.start") {
 			codes = append(codes, code)
 		}

@@ -35,7 +35,7 @@ func knownOfRoutes(c *Config, x *Case, d Difference) string {
 		return "the log has the name of the cluster that is not there"
 	case with("%RESPONSE_CODE%") && withoutCode(c, x, d.Envoy, d.Hauberk):
 		return "code-format"
-	case c.byTemplate(x.got[1]["log.route"]) && beyondTemplates(x.Send) && x.got[0]["log.route"] != x.got[1]["log.route"]:
+	case c.byTemplate(x.Seen[1]["log.route"]) && beyondTemplates(x.Send) && x.Seen[0]["log.route"] != x.Seen[1]["log.route"]:
 		return "a wildcard takes what a request may hold: Envoy's takes some octets of paths alone"
 	case d.Field == "log.empties" && bared(d.Envoy) == bared(d.Hauberk):
 		return "white space around a value is no part of it (RFC 9110 5.5)"

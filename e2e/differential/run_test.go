@@ -212,7 +212,7 @@ func (r *runner) try(c *Config, x *Case, envoy, hauberk *program) (found []Diffe
 	if r.look != nil {
 		out.WriteString(r.look(c, x, envoy, hauberk, got))
 	}
-	x.got = got
+	x.Seen = [2]map[string]string{got[0], got[1]}
 	found = slices.DeleteFunc(differences(got[0], got[1]), func(d Difference) bool {
 		return slices.ContainsFunc(x.Unsteady, func(prefix string) bool { return strings.HasPrefix(d.Field, prefix) })
 	})

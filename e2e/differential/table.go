@@ -145,8 +145,8 @@ type Case struct {
 	Unsteady []string `json:"unsteady,omitempty"`
 	// Differs lists every field in which the sidecar is not like Envoy.
 	Differs []Difference `json:"differs,omitempty"`
-	// got is what was seen of the last run: Envoy's and the sidecar's.
-	got [2]observation
+	// Seen is what was seen of the last run: Envoy's and the sidecar's.
+	Seen [2]map[string]string `json:"-"`
 }
 
 // ClientTLS is how the client shakes hands.
