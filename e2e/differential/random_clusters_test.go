@@ -15,7 +15,7 @@ import (
 // TestRandomClusters: random hosts, priorities, localities, weights and balancers, subsets and
 // sockets, and which host gets a request.
 func TestRandomClusters(t *testing.T) {
-	random(t, domain{rounds: 1, known: knownOfClusters, group: randomClusters})
+	random(t, domain{rounds: 2, known: knownOfClusters, group: randomClusters})
 }
 
 // hostCount is how many origins there are.
