@@ -83,6 +83,14 @@ func generated(n int) []string {
 	return out
 }
 
+// small writes the escapes of a path with small digits; a query is not normalised.
+func small(target string) string {
+	path, query, _ := strings.Cut(target, "?")
+	return escapes.ReplaceAllStringFunc(path, strings.ToLower) + target[len(path):len(target)-len(query)] + query
+}
+
+var escapes = regexp.MustCompile("%[0-9A-Fa-f]{2}")
+
 // TestAuthorizationSeesTheForwardedPath sends each path through two listeners that
 // differ in RBAC alone. What the one without rules forwards is what the one with rules
 // has to decide upon, and to forward unchanged when it allows it.
@@ -109,7 +117,10 @@ func TestAuthorizationSeesTheForwardedPath(t *testing.T) {
 				if err != nil || err2 != nil {
 					t.Fatalf("%q: %v, %v", target, err, err2)
 				}
-				hit := status == 200 && matches(forwarded)
+				// An escape is the same in capital digits and in small ones (RFC 3986 6.2.2.1): where paths are
+				// normalised, what was written with small ones has capitals, and a rule holds for both.
+				normalised := strings.Contains(o.text, "normalize_path: true")
+				hit := status == 200 && (matches(forwarded) || normalised && matches(small(forwarded)))
 				switch {
 				case hit && status2 != 403:
 					t.Errorf("%q is forwarded as %q, which a rule denies, and gets %d", target, forwarded, status2)
