@@ -169,9 +169,9 @@ func (f *framed) write(what func()) {
 
 // await returns when done says so, or the connection has ended, or time is up.
 func (f *framed) await(patience time.Duration, done func() bool) bool {
+	end := time.Now().Add(patience) // before the timer, which else could wake who goes on to wait for ever
 	over := time.AfterFunc(patience, func() { f.mu.Lock(); f.changed.Broadcast(); f.mu.Unlock() })
 	defer over.Stop()
-	end := time.Now().Add(patience)
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for !done() && !f.closed && time.Now().Before(end) {
