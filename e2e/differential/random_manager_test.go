@@ -16,8 +16,6 @@ func TestRandomManager(t *testing.T) {
 	random(t, domain{rounds: 2, group: randomManagers, known: knownOfManagers})
 }
 
-type dict = map[string]any
-
 // manager makes one configuration of a connection manager.
 type manager struct {
 	*rand.Rand

@@ -17,31 +17,31 @@ func randomDenies(r *rand.Rand, secure bool) Config {
 		m.secure(&c)
 		c.MTLS.Optional = true
 	}
-	c.HCM = rbacMap{"forward_client_cert_details": one(r, "SANITIZE", "SANITIZE_SET"), "set_current_client_cert_details": rbacMap{"uri": true}}
+	c.HCM = dict{"forward_client_cert_details": one(r, "SANITIZE", "SANITIZE_SET"), "set_current_client_cert_details": dict{"uri": true}}
 	field, value, path := one(r, "x-a", "authorization", "via", "x-list"), one(r, "admin", "a b", "5"), one(r, "/admin", "/a/b", "/x;p")
-	text := func(value string) rbacMap {
-		return rbacMap{one(r, "exact", "prefix", "suffix", "contains"): value}
+	text := func(value string) dict {
+		return dict{one(r, "exact", "prefix", "suffix", "contains"): value}
 	}
-	policy := func(permission rbacMap) rbacMap {
-		return rbacMap{"permissions": []any{permission}, "principals": []any{rbacMap{"any": true}}}
+	policy := func(permission dict) dict {
+		return dict{"permissions": []any{permission}, "principals": []any{dict{"any": true}}}
 	}
-	rules := rbacMap{"action": "DENY", "policies": rbacMap{
-		"line": policy(rbacMap{"header": rbacMap{"name": field, "string_match": text(value)}}),
-		"path": policy(rbacMap{"url_path": rbacMap{"path": rbacMap{"exact": path}}}),
+	rules := dict{"action": "DENY", "policies": dict{
+		"line": policy(dict{"header": dict{"name": field, "string_match": text(value)}}),
+		"path": policy(dict{"url_path": dict{"path": dict{"exact": path}}}),
 	}}
-	action := func(action string) rbacMap {
-		return rbacMap{"action": rbacMap{"name": "action", "typed_config": rbacMap{"@type": apiType + "config.rbac.v3.Action", "name": action, "action": action}}}
+	action := func(action string) dict {
+		return dict{"action": dict{"name": "action", "typed_config": dict{"@type": apiType + "config.rbac.v3.Action", "name": action, "action": action}}}
 	}
 	const inputs = apiType + "extensions.matching.common_inputs."
-	named := rbacMap{"predicate": rbacMap{"single_predicate": rbacMap{
-		"input":       rbacMap{"name": "in", "typed_config": rbacMap{"@type": inputs + "ssl.v3.UriSanInput"}},
+	named := dict{"predicate": dict{"single_predicate": dict{
+		"input":       dict{"name": "in", "typed_config": dict{"@type": inputs + "ssl.v3.UriSanInput"}},
 		"value_match": text("spiffe://differential.mesh/ns/default/dc/dc1/svc/web")}}, "on_match": action(one(r, "ALLOW", "DENY"))}
-	matcher := rbacMap{"matcher_list": rbacMap{"matchers": []any{named}}, "on_no_match": action("ALLOW")}
-	for i, rbac := range []rbacMap{{"rules": rules}, {"matcher": matcher}} {
+	matcher := dict{"matcher_list": dict{"matchers": []any{named}}, "on_no_match": action("ALLOW")}
+	for i, rbac := range []dict{{"rules": rules}, {"matcher": matcher}} {
 		rbac["@type"] = httpRBACType
-		c.Filters = append(c.Filters, rbacMap{"name": fmt.Sprintf("rbac%d", i), "typed_config": rbac})
+		c.Filters = append(c.Filters, dict{"name": fmt.Sprintf("rbac%d", i), "typed_config": rbac})
 	}
-	c.Routes = []map[string]any{{"match": rbacMap{"prefix": "/"}, "route": rbacMap{"cluster": "origin"}}}
+	c.Routes = []map[string]any{{"match": dict{"prefix": "/"}, "route": dict{"cluster": "origin"}}}
 	other := one(r, "other", "b", "0")
 	for i, lines := range [][]string{{other}, {other, value}, {value, other}, {other, "c", value}, {value}, nil, nil, nil} {
 		x := Case{Name: fmt.Sprintf("case-%d", i), TLS: &ClientTLS{SNI: "a.example", Cert: one(r, "web", "api")}}

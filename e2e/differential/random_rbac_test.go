@@ -16,8 +16,6 @@ func TestRandomRBAC(t *testing.T) {
 	random(t, domain{rounds: 2, group: randomRBAC, known: knownRBAC})
 }
 
-type rbacMap = map[string]any
-
 const (
 	httpRBACType    = apiType + "extensions.filters.http.rbac.v3.RBAC"
 	networkRBACType = apiType + "extensions.filters.network.rbac.v3.RBAC"
@@ -77,22 +75,22 @@ func (m *rbacMaker) httpConfig(c *Config) {
 		"shadow":    "%DYNAMIC_METADATA(envoy.filters.http.rbac:shadow_engine_result)% %DYNAMIC_METADATA(envoy.filters.http.rbac:shadow_effective_policy_id)%",
 		"shadow2":   "%DYNAMIC_METADATA(envoy.filters.http.rbac:two_shadow_engine_result)% %DYNAMIC_METADATA(envoy.filters.http.rbac:two_shadow_effective_policy_id)%",
 	}
-	c.LogFilters = rbacMap{"hinted": rbacMap{"metadata_filter": rbacMap{"matcher": rbacMap{"filter": "envoy.common", "path": []any{rbacMap{"key": "access_log_hint"}},
-		"value": rbacMap{"bool_match": true}}, "match_if_key_not_found": chance(r, 2)}}}
+	c.LogFilters = dict{"hinted": dict{"metadata_filter": dict{"matcher": dict{"filter": "envoy.common", "path": []any{dict{"key": "access_log_hint"}},
+		"value": dict{"bool_match": true}}, "match_if_key_not_found": chance(r, 2)}}}
 	if chance(r, 4) {
 		m.http = false
 		c.Before = []map[string]any{m.networkFilter()}
 		m.http = true
 	}
 	for i := range 1 + r.IntN(3) {
-		f := rbacMap{"name": fmt.Sprintf("rbac%d", i), "typed_config": m.filter(httpRBACType)}
+		f := dict{"name": fmt.Sprintf("rbac%d", i), "typed_config": m.filter(httpRBACType)}
 		if chance(r, 8) {
 			f["disabled"] = true
 		}
 		c.Filters = append(c.Filters, f)
 		if chance(r, 4) {
-			c.Filters = append(c.Filters, rbacMap{"name": "mutation", "typed_config": rbacMap{"@type": apiType + "extensions.filters.http.header_mutation.v3.HeaderMutation",
-				"mutations": rbacMap{"request_mutations": m.mutations()}}})
+			c.Filters = append(c.Filters, dict{"name": "mutation", "typed_config": dict{"@type": apiType + "extensions.filters.http.header_mutation.v3.HeaderMutation",
+				"mutations": dict{"request_mutations": m.mutations()}}})
 		}
 	}
 	for range r.IntN(3) {
@@ -105,16 +103,16 @@ func (m *rbacMaker) httpConfig(c *Config) {
 	if len(c.Routes) == 0 {
 		c.Routes = append(c.Routes, m.route("/a"))
 	}
-	c.VHost, c.RouteConfig = rbacMap{}, rbacMap{}
+	c.VHost, c.RouteConfig = dict{}, dict{}
 	m.override(c.VHost, 6)
 	m.override(c.RouteConfig, 8)
 }
 
 // hcm is how a path and a host are read, and who the client is.
-func (m *rbacMaker) hcm() rbacMap {
+func (m *rbacMaker) hcm() dict {
 	r := m.r
 	m.edge = chance(r, 2)
-	h := rbacMap{"use_remote_address": m.edge}
+	h := dict{"use_remote_address": m.edge}
 	if chance(r, 2) {
 		h["xff_num_trusted_hops"] = one(r, 0, 1, 1, 2)
 	}
@@ -137,10 +135,10 @@ func (m *rbacMaker) hcm() rbacMap {
 		h["strip_trailing_host_dot"] = true
 	}
 	if chance(r, 4) {
-		h["common_http_protocol_options"] = rbacMap{"headers_with_underscores_action": one(r, "ALLOW", "REJECT_REQUEST", "DROP_HEADER")}
+		h["common_http_protocol_options"] = dict{"headers_with_underscores_action": one(r, "ALLOW", "REJECT_REQUEST", "DROP_HEADER")}
 	}
 	if chance(r, 6) {
-		h["early_header_mutation_extensions"] = []any{rbacMap{"name": "early", "typed_config": rbacMap{"@type": apiType + "extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation", "mutations": m.mutations()}}}
+		h["early_header_mutation_extensions"] = []any{dict{"name": "early", "typed_config": dict{"@type": apiType + "extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation", "mutations": m.mutations()}}}
 	}
 	if !m.edge && chance(r, 4) {
 		delete(h, "xff_num_trusted_hops")
@@ -148,13 +146,13 @@ func (m *rbacMaker) hcm() rbacMap {
 	}
 	if chance(r, 3) {
 		h["forward_client_cert_details"] = one(r, "SANITIZE", "FORWARD_ONLY", "APPEND_FORWARD", "SANITIZE_SET", "ALWAYS_FORWARD_ONLY")
-		h["set_current_client_cert_details"] = one(r, rbacMap{"uri": true, "subject": true}, rbacMap{"dns": true}, rbacMap{})
+		h["set_current_client_cert_details"] = one(r, dict{"uri": true, "subject": true}, dict{"dns": true}, dict{})
 	}
 	return h
 }
 
 func (m *rbacMaker) tcpConfig(c *Config) {
-	chain := rbacMap{"tcp": "origin"}
+	chain := dict{"tcp": "origin"}
 	if !chance(m.r, 3) {
 		m.secure(c)
 	} else {
@@ -171,7 +169,7 @@ func (m *rbacMaker) tcpConfig(c *Config) {
 func (m *rbacMaker) secure(c *Config) {
 	m.tls = true
 	c.inspect()
-	c.MTLS = &MTLS{Optional: chance(m.r, 2), Validation: rbacMap{"match_typed_subject_alt_names": []any{}}}
+	c.MTLS = &MTLS{Optional: chance(m.r, 2), Validation: dict{"match_typed_subject_alt_names": []any{}}}
 }
 
 // announce has a PROXY header say whose connections are.
@@ -194,13 +192,13 @@ func (m *rbacMaker) networkFilter() map[string]any {
 		f["enforcement_type"] = "CONTINUOUS"
 		delete(f, "shadow_rules")
 	}
-	return rbacMap{"name": "rbac", "typed_config": f}
+	return dict{"name": "rbac", "typed_config": f}
 }
 
 // filter has rules and shadow rules, as policies or as matchers, or none.
-func (m *rbacMaker) filter(kind string) rbacMap {
+func (m *rbacMaker) filter(kind string) dict {
 	r := m.r
-	f := rbacMap{"@type": kind}
+	f := dict{"@type": kind}
 	switch r.IntN(10) {
 	case 0:
 	case 1, 2, 3:
@@ -226,136 +224,136 @@ func (m *rbacMaker) filter(kind string) rbacMap {
 	return f
 }
 
-func (m *rbacMaker) rules() rbacMap {
+func (m *rbacMaker) rules() dict {
 	r := m.r
-	policies := rbacMap{}
+	policies := dict{}
 	for range r.IntN(4) {
-		p := rbacMap{"permissions": m.some(m.permission, 2), "principals": m.some(m.principal, 2)}
+		p := dict{"permissions": m.some(m.permission, 2), "principals": m.some(m.principal, 2)}
 		switch r.IntN(3) {
 		case 0: // what is asked for is all that decides
-			p["principals"] = []any{rbacMap{"any": true}}
+			p["principals"] = []any{dict{"any": true}}
 		case 1:
-			p["permissions"] = []any{rbacMap{"any": true}}
+			p["permissions"] = []any{dict{"any": true}}
 		}
 		policies[one(r, "a", "b", "B", "b b", "z/1", "", "ü", "9", "10", `q"`, strings.Repeat("n", 80))] = p
 	}
-	out := rbacMap{"policies": policies}
+	out := dict{"policies": policies}
 	if action := one(r, "ALLOW", "ALLOW", "DENY", "DENY", "LOG", ""); action != "" {
 		out["action"] = action
 	}
 	return out
 }
 
-func (m *rbacMaker) some(of func(depth int) rbacMap, most int) (out []any) {
+func (m *rbacMaker) some(of func(depth int) dict, most int) (out []any) {
 	for range 1 + m.r.IntN(most) {
 		out = append(out, of(0))
 	}
 	return out
 }
 
-func (m *rbacMaker) several(depth int, of func(depth int) rbacMap) (out []any) {
+func (m *rbacMaker) several(depth int, of func(depth int) dict) (out []any) {
 	for range 1 + m.r.IntN(3) {
 		out = append(out, of(depth+1))
 	}
 	return out
 }
 
-func (m *rbacMaker) permission(depth int) rbacMap {
+func (m *rbacMaker) permission(depth int) dict {
 	r := m.r
 	if depth < 4 && chance(r, 3) {
 		switch r.IntN(3) {
 		case 0:
-			return rbacMap{"and_rules": rbacMap{"rules": m.several(depth, m.permission)}}
+			return dict{"and_rules": dict{"rules": m.several(depth, m.permission)}}
 		case 1:
-			return rbacMap{"or_rules": rbacMap{"rules": m.several(depth, m.permission)}}
+			return dict{"or_rules": dict{"rules": m.several(depth, m.permission)}}
 		default:
-			return rbacMap{"not_rule": m.permission(depth + 1)}
+			return dict{"not_rule": m.permission(depth + 1)}
 		}
 	}
 	if m.http && !chance(r, 4) {
 		switch r.IntN(7) {
 		case 0, 1:
-			return rbacMap{"header": m.header()}
+			return dict{"header": m.header()}
 		case 2, 3:
-			return rbacMap{"url_path": rbacMap{"path": m.text(m.path)}}
+			return dict{"url_path": dict{"path": m.text(m.path)}}
 		case 4:
-			return rbacMap{"uri_template": rbacMap{"name": "t", "typed_config": rbacMap{
+			return dict{"uri_template": dict{"name": "t", "typed_config": dict{
 				"@type": apiType + "extensions.path.match.uri_template.v3.UriTemplateMatchConfig", "path_template": m.template()}}}
 		case 5:
-			return rbacMap{"metadata": m.dynamic()}
+			return dict{"metadata": m.dynamic()}
 		default:
-			return rbacMap{"sourced_metadata": m.sourced()}
+			return dict{"sourced_metadata": m.sourced()}
 		}
 	}
 	switch r.IntN(5) {
 	case 0:
-		return rbacMap{"any": true}
+		return dict{"any": true}
 	case 1:
-		return rbacMap{"destination_ip": m.cidr()}
+		return dict{"destination_ip": m.cidr()}
 	case 2:
 		if chance(r, 3) {
-			return rbacMap{"destination_port": one(r, 1, 80, 65535)}
+			return dict{"destination_port": one(r, 1, 80, 65535)}
 		}
-		return rbacMap{"destination_port_range": one(r, rbacMap{"start": 0, "end": 65536}, rbacMap{"start": 1, "end": 1024}, rbacMap{"start": 1024, "end": 65535}, rbacMap{"start": 65535, "end": 65536})}
+		return dict{"destination_port_range": one(r, dict{"start": 0, "end": 65536}, dict{"start": 1, "end": 1024}, dict{"start": 1024, "end": 65535}, dict{"start": 65535, "end": 65536})}
 	default:
-		return rbacMap{"requested_server_name": m.text(m.serverName)}
+		return dict{"requested_server_name": m.text(m.serverName)}
 	}
 }
 
-func (m *rbacMaker) principal(depth int) rbacMap {
+func (m *rbacMaker) principal(depth int) dict {
 	r := m.r
 	if depth < 4 && chance(r, 3) {
 		switch r.IntN(3) {
 		case 0:
-			return rbacMap{"and_ids": rbacMap{"ids": m.several(depth, m.principal)}}
+			return dict{"and_ids": dict{"ids": m.several(depth, m.principal)}}
 		case 1:
-			return rbacMap{"or_ids": rbacMap{"ids": m.several(depth, m.principal)}}
+			return dict{"or_ids": dict{"ids": m.several(depth, m.principal)}}
 		default:
-			return rbacMap{"not_id": m.principal(depth + 1)}
+			return dict{"not_id": m.principal(depth + 1)}
 		}
 	}
 	if m.http && chance(r, 3) {
 		switch r.IntN(6) {
 		case 0, 1, 2:
-			return rbacMap{"header": m.header()}
+			return dict{"header": m.header()}
 		case 3:
-			return rbacMap{"url_path": rbacMap{"path": m.text(m.path)}}
+			return dict{"url_path": dict{"path": m.text(m.path)}}
 		case 4:
-			return rbacMap{"metadata": m.dynamic()}
+			return dict{"metadata": m.dynamic()}
 		default:
-			return rbacMap{"sourced_metadata": m.sourced()}
+			return dict{"sourced_metadata": m.sourced()}
 		}
 	}
 	switch r.IntN(8) {
 	case 0:
-		return rbacMap{"any": true}
+		return dict{"any": true}
 	case 1:
-		return rbacMap{"authenticated": rbacMap{}}
+		return dict{"authenticated": dict{}}
 	case 2, 3, 4:
-		return rbacMap{"authenticated": rbacMap{"principal_name": m.text(m.peerName)}}
+		return dict{"authenticated": dict{"principal_name": m.text(m.peerName)}}
 	case 5:
-		return rbacMap{"source_ip": m.cidr()}
+		return dict{"source_ip": m.cidr()}
 	case 6:
-		return rbacMap{"direct_remote_ip": m.cidr()}
+		return dict{"direct_remote_ip": m.cidr()}
 	default:
-		return rbacMap{"remote_ip": m.cidr()}
+		return dict{"remote_ip": m.cidr()}
 	}
 }
 
 // matcher is an order of cases.
-func (m *rbacMaker) matcher() rbacMap {
+func (m *rbacMaker) matcher() dict {
 	r := m.r
-	action := func() rbacMap {
-		return rbacMap{"action": rbacMap{"name": "action", "typed_config": rbacMap{"@type": apiType + "config.rbac.v3.Action",
+	action := func() dict {
+		return dict{"action": dict{"name": "action", "typed_config": dict{"@type": apiType + "config.rbac.v3.Action",
 			"name": one(r, "a", "b", "c c", "ü"), "action": one(r, "ALLOW", "ALLOW", "DENY", "DENY", "LOG")}}}
 	}
-	out := rbacMap{}
+	out := dict{}
 	if !chance(r, 8) {
 		var cases []any
 		for range 1 + r.IntN(4) {
-			cases = append(cases, rbacMap{"predicate": m.predicate(0), "on_match": action()})
+			cases = append(cases, dict{"predicate": m.predicate(0), "on_match": action()})
 		}
-		out["matcher_list"] = rbacMap{"matchers": cases}
+		out["matcher_list"] = dict{"matchers": cases}
 	}
 	if len(out) == 0 || chance(r, 2) {
 		out["on_no_match"] = action()
@@ -363,34 +361,34 @@ func (m *rbacMaker) matcher() rbacMap {
 	return out
 }
 
-func (m *rbacMaker) predicate(depth int) rbacMap {
+func (m *rbacMaker) predicate(depth int) dict {
 	r := m.r
 	if depth < 4 && chance(r, 3) {
 		switch r.IntN(3) {
 		case 0:
-			return rbacMap{"and_matcher": rbacMap{"predicate": []any{m.predicate(depth + 1), m.predicate(depth + 1)}}}
+			return dict{"and_matcher": dict{"predicate": []any{m.predicate(depth + 1), m.predicate(depth + 1)}}}
 		case 1:
-			return rbacMap{"or_matcher": rbacMap{"predicate": []any{m.predicate(depth + 1), m.predicate(depth + 1)}}}
+			return dict{"or_matcher": dict{"predicate": []any{m.predicate(depth + 1), m.predicate(depth + 1)}}}
 		default:
-			return rbacMap{"not_matcher": m.predicate(depth + 1)}
+			return dict{"not_matcher": m.predicate(depth + 1)}
 		}
 	}
 	const inputs = apiType + "extensions.matching.common_inputs."
-	input := func(kind string) rbacMap { return rbacMap{"name": "in", "typed_config": rbacMap{"@type": kind}} }
+	input := func(kind string) dict { return dict{"name": "in", "typed_config": dict{"@type": kind}} }
 	if m.http && !chance(r, 3) {
 		name, value := m.field()
 		in := input(apiType + "type.matcher.v3.HttpRequestHeaderMatchInput")
-		in["typed_config"].(rbacMap)["header_name"] = name
-		return rbacMap{"single_predicate": rbacMap{"input": in, "value_match": m.text(func() string { return value })}}
+		in["typed_config"].(dict)["header_name"] = name
+		return dict{"single_predicate": dict{"input": in, "value_match": m.text(func() string { return value })}}
 	}
 	switch r.IntN(4) {
 	case 0:
-		return rbacMap{"single_predicate": rbacMap{"input": input(inputs + "ssl.v3.UriSanInput"), "value_match": m.text(m.peerName)}}
+		return dict{"single_predicate": dict{"input": input(inputs + "ssl.v3.UriSanInput"), "value_match": m.text(m.peerName)}}
 	case 1:
-		return rbacMap{"single_predicate": rbacMap{"input": input(inputs + "network.v3.ServerNameInput"), "value_match": m.text(m.serverName)}}
+		return dict{"single_predicate": dict{"input": input(inputs + "network.v3.ServerNameInput"), "value_match": m.text(m.serverName)}}
 	default:
-		return rbacMap{"single_predicate": rbacMap{"input": input(inputs + one(r, "network.v3.SourceIPInput", "network.v3.DirectSourceIPInput")),
-			"custom_match": rbacMap{"name": "ip", "typed_config": rbacMap{"@type": apiType + "extensions.matching.input_matchers.ip.v3.Ip", "stat_prefix": "ip",
+		return dict{"single_predicate": dict{"input": input(inputs + one(r, "network.v3.SourceIPInput", "network.v3.DirectSourceIPInput")),
+			"custom_match": dict{"name": "ip", "typed_config": dict{"@type": apiType + "extensions.matching.input_matchers.ip.v3.Ip", "stat_prefix": "ip",
 				"cidr_ranges": []any{m.cidr(), m.cidr()}}}}}
 	}
 }
@@ -398,46 +396,46 @@ func (m *rbacMaker) predicate(depth int) rbacMap {
 // route is one with metadata that rules may ask for.
 func (m *rbacMaker) route(prefix string) map[string]any {
 	r := m.r
-	out := rbacMap{"match": rbacMap{"prefix": prefix}, "route": rbacMap{"cluster": "origin"}}
+	out := dict{"match": dict{"prefix": prefix}, "route": dict{"cluster": "origin"}}
 	if chance(r, 5) {
 		delete(out, "route")
-		out["direct_response"] = rbacMap{"status": 200, "body": rbacMap{"inline_string": "hi"}}
+		out["direct_response"] = dict{"status": 200, "body": dict{"inline_string": "hi"}}
 	}
 	if chance(r, 2) {
-		app := rbacMap{}
+		app := dict{}
 		for range 1 + r.IntN(3) {
 			app[one(r, "a", "b", "c")] = m.value(0)
 		}
-		out["metadata"] = rbacMap{"filter_metadata": rbacMap{one(r, "app", "envoy.filters.http.rbac"): app}}
+		out["metadata"] = dict{"filter_metadata": dict{one(r, "app", "envoy.filters.http.rbac"): app}}
 	}
 	if chance(r, 4) {
-		out["request_headers_to_add"] = []any{rbacMap{"header": rbacMap{"key": "x-a", "value": "admin"}}} // behind all rules
+		out["request_headers_to_add"] = []any{dict{"header": dict{"key": "x-a", "value": "admin"}}} // behind all rules
 	}
 	m.override(out, 3)
 	return out
 }
 
 // override says once in n times what becomes of a filter's rules there.
-func (m *rbacMaker) override(level rbacMap, n int) {
+func (m *rbacMaker) override(level dict, n int) {
 	if !chance(m.r, n) {
 		return
 	}
 	const perRoute = apiType + "extensions.filters.http.rbac.v3.RBACPerRoute"
-	var of rbacMap
+	var of dict
 	switch m.r.IntN(5) {
 	case 0:
-		of = rbacMap{"@type": perRoute}
+		of = dict{"@type": perRoute}
 	case 1:
-		of = rbacMap{"@type": apiType + "config.route.v3.FilterConfig", "disabled": true}
+		of = dict{"@type": apiType + "config.route.v3.FilterConfig", "disabled": true}
 	case 2:
-		of = rbacMap{"@type": apiType + "config.route.v3.FilterConfig", "config": rbacMap{"@type": perRoute, "rbac": m.withoutType()}}
+		of = dict{"@type": apiType + "config.route.v3.FilterConfig", "config": dict{"@type": perRoute, "rbac": m.withoutType()}}
 	default:
-		of = rbacMap{"@type": perRoute, "rbac": m.withoutType()}
+		of = dict{"@type": perRoute, "rbac": m.withoutType()}
 	}
-	level["typed_per_filter_config"] = rbacMap{one(m.r, "rbac0", "rbac0", "rbac1"): of}
+	level["typed_per_filter_config"] = dict{one(m.r, "rbac0", "rbac0", "rbac1"): of}
 }
 
-func (m *rbacMaker) withoutType() rbacMap {
+func (m *rbacMaker) withoutType() dict {
 	f := m.filter("")
 	delete(f, "@type")
 	return f

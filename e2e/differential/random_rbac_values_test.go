@@ -84,13 +84,13 @@ func (m *rbacMaker) hopField() (name, value string) {
 	return f[0], f[1]
 }
 
-func (m *rbacMaker) header() rbacMap {
+func (m *rbacMaker) header() dict {
 	r := m.r
 	name, value := m.field()
-	h := rbacMap{"name": name}
+	h := dict{"name": name}
 	switch r.IntN(12) {
 	case 0:
-		h["range_match"] = one(r, rbacMap{"start": 0, "end": 10}, rbacMap{"start": -10, "end": 0}, rbacMap{"start": 5, "end": 6}, rbacMap{"start": "-9223372036854775808", "end": "9223372036854775807"}, rbacMap{"start": 7, "end": 8})
+		h["range_match"] = one(r, dict{"start": 0, "end": 10}, dict{"start": -10, "end": 0}, dict{"start": 5, "end": 6}, dict{"start": "-9223372036854775808", "end": "9223372036854775807"}, dict{"start": 7, "end": 8})
 	case 1:
 		h["present_match"] = !chance(r, 3)
 	case 2:
@@ -99,7 +99,7 @@ func (m *rbacMaker) header() rbacMap {
 			h[one(r, "exact_match", "prefix_match", "suffix_match", "contains_match")] = value
 		}
 	case 4:
-		h["safe_regex_match"] = rbacMap{"regex": m.regex(value)}
+		h["safe_regex_match"] = dict{"regex": m.regex(value)}
 	default:
 		h["string_match"] = m.text(func() string { return value })
 	}
@@ -113,9 +113,9 @@ func (m *rbacMaker) header() rbacMap {
 }
 
 // text is a matcher of a text, or of a part of it.
-func (m *rbacMaker) text(of func() string) rbacMap {
+func (m *rbacMaker) text(of func() string) dict {
 	r, s := m.r, of()
-	out := rbacMap{}
+	out := dict{}
 	from, to := r.IntN(len(s)+1), r.IntN(len(s)+1)
 	if from > to {
 		from, to = to, from
@@ -128,7 +128,7 @@ func (m *rbacMaker) text(of func() string) rbacMap {
 	case kind == 3 && from < to:
 		out["contains"] = strings.ToValidUTF8(s[from:to], "?")
 	case kind == 4:
-		out["safe_regex"] = rbacMap{"google_re2": rbacMap{}, "regex": m.regex(s)}
+		out["safe_regex"] = dict{"google_re2": dict{}, "regex": m.regex(s)}
 		return out
 	default:
 		out["exact"] = s
@@ -158,11 +158,11 @@ func regexpQuote(s string) string {
 	return b.String()
 }
 
-func (m *rbacMaker) cidr() rbacMap {
+func (m *rbacMaker) cidr() dict {
 	r := m.r
-	return one(r, rbacMap{"address_prefix": "127.0.0.0", "prefix_len": 8}, rbacMap{"address_prefix": "127.0.0.1", "prefix_len": 32}, rbacMap{"address_prefix": "10.0.0.0", "prefix_len": 8}, rbacMap{"address_prefix": "0.0.0.0", "prefix_len": 0},
-		rbacMap{"address_prefix": "10.1.2.3"}, rbacMap{"address_prefix": "::", "prefix_len": 0}, rbacMap{"address_prefix": "::1", "prefix_len": 128}, rbacMap{"address_prefix": "192.0.2.9", "prefix_len": 24},
-		rbacMap{"address_prefix": "10.1.2.3", "prefix_len": 32}, rbacMap{"address_prefix": "2001:db8::1", "prefix_len": 32}, rbacMap{"address_prefix": "10.1.2.2", "prefix_len": 31}, rbacMap{"address_prefix": "128.0.0.0", "prefix_len": 1})
+	return one(r, dict{"address_prefix": "127.0.0.0", "prefix_len": 8}, dict{"address_prefix": "127.0.0.1", "prefix_len": 32}, dict{"address_prefix": "10.0.0.0", "prefix_len": 8}, dict{"address_prefix": "0.0.0.0", "prefix_len": 0},
+		dict{"address_prefix": "10.1.2.3"}, dict{"address_prefix": "::", "prefix_len": 0}, dict{"address_prefix": "::1", "prefix_len": 128}, dict{"address_prefix": "192.0.2.9", "prefix_len": 24},
+		dict{"address_prefix": "10.1.2.3", "prefix_len": 32}, dict{"address_prefix": "2001:db8::1", "prefix_len": 32}, dict{"address_prefix": "10.1.2.2", "prefix_len": 31}, dict{"address_prefix": "128.0.0.0", "prefix_len": 1})
 }
 
 // value is one of metadata.
@@ -180,62 +180,62 @@ func (m *rbacMaker) value(depth int) any {
 	case n == 4:
 		return []any{}
 	case n <= 6 && depth < 3:
-		return rbacMap{one(r, "a", "b"): m.value(depth + 1)}
+		return dict{one(r, "a", "b"): m.value(depth + 1)}
 	default:
 		return one(r, "", "a", "A", "public")
 	}
 }
 
-func (m *rbacMaker) valueMatch(depth int) rbacMap {
+func (m *rbacMaker) valueMatch(depth int) dict {
 	r := m.r
 	switch n := r.IntN(8); {
 	case n == 0:
-		return rbacMap{"null_match": rbacMap{}}
+		return dict{"null_match": dict{}}
 	case n == 1:
-		return rbacMap{"bool_match": chance(r, 2)}
+		return dict{"bool_match": chance(r, 2)}
 	case n == 2:
-		return rbacMap{"double_match": one(r, rbacMap{"exact": 1}, rbacMap{"exact": 0}, rbacMap{"range": rbacMap{"start": 0, "end": 1}}, rbacMap{"range": rbacMap{"start": 1, "end": 1.5}}, rbacMap{"range": rbacMap{"start": 5, "end": 1}})}
+		return dict{"double_match": one(r, dict{"exact": 1}, dict{"exact": 0}, dict{"range": dict{"start": 0, "end": 1}}, dict{"range": dict{"start": 1, "end": 1.5}}, dict{"range": dict{"start": 5, "end": 1}})}
 	case n == 3 && depth < 3:
-		return rbacMap{"list_match": rbacMap{"one_of": m.valueMatch(depth + 1)}}
+		return dict{"list_match": dict{"one_of": m.valueMatch(depth + 1)}}
 	case n == 4 && depth < 3:
-		return rbacMap{"or_match": rbacMap{"value_matchers": []any{m.valueMatch(depth + 1), m.valueMatch(depth + 1)}}}
+		return dict{"or_match": dict{"value_matchers": []any{m.valueMatch(depth + 1), m.valueMatch(depth + 1)}}}
 	case n == 5:
-		return rbacMap{"present_match": !chance(r, 3)}
+		return dict{"present_match": !chance(r, 3)}
 	default:
-		return rbacMap{"string_match": m.text(func() string { return one(r, "", "a", "public") })}
+		return dict{"string_match": m.text(func() string { return one(r, "", "a", "public") })}
 	}
 }
 
-func (m *rbacMaker) sourced() rbacMap {
+func (m *rbacMaker) sourced() dict {
 	if chance(m.r, 3) {
-		return rbacMap{"metadata_source": "DYNAMIC", "metadata_matcher": m.dynamic()}
+		return dict{"metadata_source": "DYNAMIC", "metadata_matcher": m.dynamic()}
 	}
-	out := rbacMap{"filter": one(m.r, "app", "app", "envoy.filters.http.rbac", "none"), "path": m.keys("a", "b", "c"), "value": m.valueMatch(0)}
+	out := dict{"filter": one(m.r, "app", "app", "envoy.filters.http.rbac", "none"), "path": m.keys("a", "b", "c"), "value": m.valueMatch(0)}
 	if chance(m.r, 3) {
 		out["invert"] = true
 	}
-	return rbacMap{"metadata_source": "ROUTE", "metadata_matcher": out}
+	return dict{"metadata_source": "ROUTE", "metadata_matcher": out}
 }
 
 func (m *rbacMaker) keys(among ...string) (out []any) {
 	for range 1 + m.r.IntN(2) {
-		out = append(out, rbacMap{"key": one(m.r, among...)})
+		out = append(out, dict{"key": one(m.r, among...)})
 	}
 	return out
 }
 
 // dynamic asks for what filters have found.
-func (m *rbacMaker) dynamic() rbacMap {
+func (m *rbacMaker) dynamic() dict {
 	r := m.r
-	out := rbacMap{"filter": "envoy.filters.http.rbac", "path": []any{rbacMap{"key": one(r, "shadow_engine_result", "two_shadow_engine_result", "shadow_effective_policy_id", "two_shadow_effective_policy_id", "enforced_engine_result", "enforced_effective_policy_id", "one_enforced_engine_result", "one_enforced_effective_policy_id")}},
-		"value": one(r, m.valueMatch(0), rbacMap{"string_match": rbacMap{"exact": one(r, "allowed", "denied", "a", "b")}})}
+	out := dict{"filter": "envoy.filters.http.rbac", "path": []any{dict{"key": one(r, "shadow_engine_result", "two_shadow_engine_result", "shadow_effective_policy_id", "two_shadow_effective_policy_id", "enforced_engine_result", "enforced_effective_policy_id", "one_enforced_engine_result", "one_enforced_effective_policy_id")}},
+		"value": one(r, m.valueMatch(0), dict{"string_match": dict{"exact": one(r, "allowed", "denied", "a", "b")}})}
 	switch r.IntN(6) {
 	case 0:
-		out["filter"], out["path"], out["value"] = "envoy.common", []any{rbacMap{"key": "access_log_hint"}}, rbacMap{"bool_match": chance(r, 2)}
+		out["filter"], out["path"], out["value"] = "envoy.common", []any{dict{"key": "access_log_hint"}}, dict{"bool_match": chance(r, 2)}
 	case 1:
 		out["filter"] = "none"
 	case 2:
-		out["path"] = []any{rbacMap{"key": "shadow_engine_result"}, rbacMap{"key": "a"}}
+		out["path"] = []any{dict{"key": "shadow_engine_result"}, dict{"key": "a"}}
 	}
 	if chance(r, 3) {
 		out["invert"] = true
@@ -306,10 +306,10 @@ func (m *rbacMaker) mutations() (out []any) {
 			name, value = "x-a", "a"
 		}
 		if chance(r, 3) {
-			out = append(out, rbacMap{"remove": name})
+			out = append(out, dict{"remove": name})
 			continue
 		}
-		out = append(out, rbacMap{"append": rbacMap{"header": rbacMap{"key": name, "value": strings.NewReplacer("%", "%%").Replace(value)},
+		out = append(out, dict{"append": dict{"header": dict{"key": name, "value": strings.NewReplacer("%", "%%").Replace(value)},
 			"append_action": one(r, "APPEND_IF_EXISTS_OR_ADD", "ADD_IF_ABSENT", "OVERWRITE_IF_EXISTS_OR_ADD", "OVERWRITE_IF_EXISTS")}})
 	}
 	return out
@@ -318,15 +318,15 @@ func (m *rbacMaker) mutations() (out []any) {
 var hopNames = map[string]bool{"connection": true, "keep-alive": true, "te": true, "proxy-connection": true, "content-length": true}
 
 // detection is how a client is found that others name.
-func (m *rbacMaker) detection() rbacMap {
+func (m *rbacMaker) detection() dict {
 	const xff = apiType + "extensions.http.original_ip_detection.xff.v3.XffConfig"
 	switch m.r.IntN(3) {
 	case 0:
-		return rbacMap{"name": "xff", "typed_config": rbacMap{"@type": xff, "xff_num_trusted_hops": one(m.r, 0, 1, 2)}}
+		return dict{"name": "xff", "typed_config": dict{"@type": xff, "xff_num_trusted_hops": one(m.r, 0, 1, 2)}}
 	case 1:
-		return rbacMap{"name": "xff", "typed_config": rbacMap{"@type": xff, "skip_xff_append": chance(m.r, 2), "xff_trusted_cidrs": rbacMap{"cidrs": []any{m.cidr(), rbacMap{"address_prefix": "127.0.0.0", "prefix_len": 8}}}}}
+		return dict{"name": "xff", "typed_config": dict{"@type": xff, "skip_xff_append": chance(m.r, 2), "xff_trusted_cidrs": dict{"cidrs": []any{m.cidr(), dict{"address_prefix": "127.0.0.0", "prefix_len": 8}}}}}
 	}
-	return rbacMap{"name": "header", "typed_config": rbacMap{"@type": apiType + "extensions.http.original_ip_detection.custom_header.v3.CustomHeaderConfig", "header_name": "x-a", "allow_extension_to_set_address_as_trusted": chance(m.r, 2)}}
+	return dict{"name": "header", "typed_config": dict{"@type": apiType + "extensions.http.original_ip_detection.custom_header.v3.CustomHeaderConfig", "header_name": "x-a", "allow_extension_to_set_address_as_trusted": chance(m.r, 2)}}
 }
 
 // frame is a request of HTTP/2, whose names are in lower case.

@@ -13,7 +13,7 @@ var routeFormats = []string{"v", "", "%REQ(x-a)%", "%REQ(x-none)%", "%REQ(x-none
 var routeAnswerFormats = append([]string{"%RESP(x-a)%", "%RESP(x-list)%", "%RESP(x-none?server)%", "%RESP(content-length)%", "%RESP(x-empty)%", "%UPSTREAM_HOST%", "%RESPONSE_CODE%", "%RESP(:status)%", "%RESP(location)%", "%RESP(content-type)%:%RESP(x-a):1%", "%UPSTREAM_PROTOCOL%", "%TRAILER(x-a)%"}, routeFormats...)
 
 // mutations of headers at one level, once in n times for requests and for answers.
-func (m *routeMaker) mutations(of routeMap, n int) {
+func (m *routeMaker) mutations(of dict, n int) {
 	names := []string{"x-a", "X-A", "x-b", "x-list", "x-new", "x-empty", "user-agent", "cookie", "accept", "Accept-Encoding", "authorization", "referer", "via", "origin", "x-forwarded-host", "content-type", "accept-language"}
 	if chance(m.r, n) {
 		of["request_headers_to_add"] = m.adds(names, routeFormats)
@@ -32,7 +32,7 @@ func (m *routeMaker) mutations(of routeMap, n int) {
 
 func (m *routeMaker) adds(names, values []string) (out []any) {
 	for range 1 + m.r.IntN(4) {
-		add := routeMap{"header": routeMap{"key": one(m.r, names...), "value": one(m.r, values...)}}
+		add := dict{"header": dict{"key": one(m.r, names...), "value": one(m.r, values...)}}
 		if !chance(m.r, 3) {
 			add["append_action"] = one(m.r, "APPEND_IF_EXISTS_OR_ADD", "ADD_IF_ABSENT", "OVERWRITE_IF_EXISTS_OR_ADD", "OVERWRITE_IF_EXISTS")
 		} else if chance(m.r, 4) {
@@ -46,30 +46,30 @@ func (m *routeMaker) adds(names, values []string) (out []any) {
 	return out
 }
 
-var routeSubstitutions = []routeMap{
-	{"pattern": routeMap{"regex": "^/a"}, "substitution": "/n"},
-	{"pattern": routeMap{"regex": "/"}, "substitution": "//"},
-	{"pattern": routeMap{"regex": "^/([^/]+)(/.*)?$"}, "substitution": `/x\2/\1`},
-	{"pattern": routeMap{"regex": "a*"}, "substitution": "/-"},
-	{"pattern": routeMap{"regex": "(?i)A"}, "substitution": `<\0>`},
-	{"pattern": routeMap{"regex": "b$"}, "substitution": ""},
-	{"pattern": routeMap{"regex": "/(a|b)"}, "substitution": `/\1\1?z=\1`},
-	{"pattern": routeMap{"regex": "."}, "substitution": `\0\\`},
-	{"pattern": routeMap{"regex": "nothing"}, "substitution": "x"},
-	{"pattern": routeMap{"regex": "$"}, "substitution": "/end"},
-	{"pattern": routeMap{"regex": ";[^/]*"}, "substitution": ""},
+var routeSubstitutions = []dict{
+	{"pattern": dict{"regex": "^/a"}, "substitution": "/n"},
+	{"pattern": dict{"regex": "/"}, "substitution": "//"},
+	{"pattern": dict{"regex": "^/([^/]+)(/.*)?$"}, "substitution": `/x\2/\1`},
+	{"pattern": dict{"regex": "a*"}, "substitution": "/-"},
+	{"pattern": dict{"regex": "(?i)A"}, "substitution": `<\0>`},
+	{"pattern": dict{"regex": "b$"}, "substitution": ""},
+	{"pattern": dict{"regex": "/(a|b)"}, "substitution": `/\1\1?z=\1`},
+	{"pattern": dict{"regex": "."}, "substitution": `\0\\`},
+	{"pattern": dict{"regex": "nothing"}, "substitution": "x"},
+	{"pattern": dict{"regex": "$"}, "substitution": "/end"},
+	{"pattern": dict{"regex": ";[^/]*"}, "substitution": ""},
 }
 
 var routeRewrites = []string{"/new", "/new?x=1", "%PATH(NQ)%/x", "/%REQ(x-a)%", "/m/%METADATA(ROUTE:m:k)%", "%REQ(:path)%", "/%ROUTE_NAME%/%QUERY_PARAM(q)%", "%REQ(x-none)%"}
 
 // rewrites puts one path rewrite into an action.
-func (m *routeMaker) rewrites(out routeMap, kind string, redirect bool) {
+func (m *routeMaker) rewrites(out dict, kind string, redirect bool) {
 	template := strings.HasPrefix(kind, "/")
 	switch m.r.IntN(7) {
 	case 0, 1:
 		if template {
 			if !redirect {
-				out["path_rewrite_policy"] = routeMap{"name": "r", "typed_config": routeMap{"@type": apiType + "extensions.path.rewrite.uri_template.v3.UriTemplateRewriteConfig", "path_template_rewrite": kind}}
+				out["path_rewrite_policy"] = dict{"name": "r", "typed_config": dict{"@type": apiType + "extensions.path.rewrite.uri_template.v3.UriTemplateRewriteConfig", "path_template_rewrite": kind}}
 			}
 			return
 		}
@@ -81,8 +81,8 @@ func (m *routeMaker) rewrites(out routeMap, kind string, redirect bool) {
 	}
 }
 
-func (m *routeMaker) forward(kind string) routeMap {
-	out := routeMap{}
+func (m *routeMaker) forward(kind string) dict {
+	out := dict{}
 	switch m.r.IntN(10) {
 	case 0:
 		out["cluster_header"] = one(m.r, "x-cluster", "x-a", ":authority")
@@ -93,7 +93,7 @@ func (m *routeMaker) forward(kind string) routeMap {
 		out["weighted_clusters"] = m.split()
 		if chance(m.r, 4) { // by a hash
 			out["hash_policy"] = m.hashes()
-			out["weighted_clusters"] = routeMap{"use_hash_policy": true, "clusters": []any{routeMap{"name": "origin", "weight": one(m.r, 0, 1, 3, 1000)}, routeMap{"name": "other", "weight": one(m.r, 1, 2, 999)}, routeMap{"name": "third", "weight": 1}}}
+			out["weighted_clusters"] = dict{"use_hash_policy": true, "clusters": []any{dict{"name": "origin", "weight": one(m.r, 0, 1, 3, 1000)}, dict{"name": "other", "weight": one(m.r, 1, 2, 999)}, dict{"name": "third", "weight": 1}}}
 		}
 	case 4:
 		out["cluster"] = "ring"
@@ -114,7 +114,7 @@ func (m *routeMaker) forward(kind string) routeMap {
 	case 1:
 		out["host_rewrite_header"] = one(m.r, "x-host", "X-Host", "x-none", ":authority")
 	case 2:
-		out["host_rewrite_path_regex"] = one(m.r, routeMap{"pattern": routeMap{"regex": "^/([a-z]*).*$"}, "substitution": `h\1.example`}, routeMap{"pattern": routeMap{"regex": "^/.*"}, "substitution": "p.example:81"})
+		out["host_rewrite_path_regex"] = one(m.r, dict{"pattern": dict{"regex": "^/([a-z]*).*$"}, "substitution": `h\1.example`}, dict{"pattern": dict{"regex": "^/.*"}, "substitution": "p.example:81"})
 	case 3:
 		out["auto_host_rewrite"] = chance(m.r, 2)
 	case 4:
@@ -127,7 +127,7 @@ func (m *routeMaker) forward(kind string) routeMap {
 		for _, k := range []string{"path_rewrite_policy", "prefix_rewrite", "regex_rewrite", "path_rewrite", "host_rewrite_literal", "host_rewrite_header", "host_rewrite_path_regex", "auto_host_rewrite", "host_rewrite"} {
 			delete(out, k) // what they leave of the first request is in internalredirects.yaml
 		}
-		policy := routeMap{}
+		policy := dict{}
 		if chance(m.r, 2) {
 			policy["max_internal_redirects"] = one(m.r, 0, 1, 2)
 		}
@@ -149,11 +149,11 @@ func (m *routeMaker) forward(kind string) routeMap {
 }
 
 // split has one leg that gets all.
-func (m *routeMaker) split() routeMap {
+func (m *routeMaker) split() dict {
 	var legs []any
 	at := m.r.IntN(3)
 	for i, name := range []string{"origin", "other", "third"} {
-		leg := routeMap{"name": name, "weight": 0}
+		leg := dict{"name": name, "weight": 0}
 		if i == at {
 			leg["weight"] = one(m.r, 1, 100, 4294967295)
 		}
@@ -167,25 +167,25 @@ func (m *routeMaker) split() routeMap {
 		}
 		legs = append(legs, leg)
 	}
-	return routeMap{"clusters": legs}
+	return dict{"clusters": legs}
 }
 
 // hashes ends with what every request has, so that none goes anywhere by chance.
 func (m *routeMaker) hashes() (out []any) {
 	for range 1 + m.r.IntN(3) {
-		h := one(m.r, routeMap{"header": routeMap{"header_name": "x-a"}}, routeMap{"header": routeMap{"header_name": ":path"}}, routeMap{"query_parameter": routeMap{"name": "q"}}, routeMap{"cookie": routeMap{"name": "x"}},
-			routeMap{"header": routeMap{"header_name": "x-list", "regex_rewrite": routeMap{"pattern": routeMap{"regex": "[vw]"}, "substitution": "z"}}}, routeMap{"query_parameter": routeMap{"name": "Q"}}, routeMap{"header": routeMap{"header_name": "user-agent"}})
-		copied := routeMap{"terminal": chance(m.r, 3)}
+		h := one(m.r, dict{"header": dict{"header_name": "x-a"}}, dict{"header": dict{"header_name": ":path"}}, dict{"query_parameter": dict{"name": "q"}}, dict{"cookie": dict{"name": "x"}},
+			dict{"header": dict{"header_name": "x-list", "regex_rewrite": dict{"pattern": dict{"regex": "[vw]"}, "substitution": "z"}}}, dict{"query_parameter": dict{"name": "Q"}}, dict{"header": dict{"header_name": "user-agent"}})
+		copied := dict{"terminal": chance(m.r, 3)}
 		for k, v := range h {
 			copied[k] = v
 		}
 		out = append(out, copied)
 	}
-	return append(out, routeMap{"header": routeMap{"header_name": ":authority"}})
+	return append(out, dict{"header": dict{"header_name": ":authority"}})
 }
 
-func (m *routeMaker) redirect(kind string) routeMap {
-	out := routeMap{}
+func (m *routeMaker) redirect(kind string) dict {
+	out := dict{}
 	switch m.r.IntN(5) {
 	case 0:
 		out["https_redirect"] = true
@@ -213,17 +213,17 @@ func (m *routeMaker) redirect(kind string) routeMap {
 	return out
 }
 
-func (m *routeMaker) direct() routeMap {
-	out := routeMap{"status": one(m.r, 200, 201, 204, 299, 304, 404, 503, 599)}
+func (m *routeMaker) direct() dict {
+	out := dict{"status": one(m.r, 200, 201, 204, 299, 304, 404, 503, 599)}
 	if !chance(m.r, 3) {
-		out["body"] = routeMap{"inline_string": one(m.r, "direct", "", "é", "{\"a\": 1}")}
+		out["body"] = dict{"inline_string": one(m.r, "direct", "", "é", "{\"a\": 1}")}
 	}
 	if chance(m.r, 4) {
 		out["body_format"] = one(m.r,
-			routeMap{"text_format_source": routeMap{"inline_string": "%LOCAL_REPLY_BODY% %REQ(x-a)% %PROTOCOL% %ROUTE_NAME%"}},
-			routeMap{"json_format": routeMap{"path": "%REQ(:path)%", "body": "%LOCAL_REPLY_BODY%", "n": routeMap{"q": "%QUERY_PARAM(q)%"}}},
-			routeMap{"text_format_source": routeMap{"inline_string": "<%REQ(x-none)%>"}, "content_type": "text/html"},
-			routeMap{"text_format_source": routeMap{"inline_string": "%METADATA(ROUTE:m:k)%|%PATH(NQ)%"}})
+			dict{"text_format_source": dict{"inline_string": "%LOCAL_REPLY_BODY% %REQ(x-a)% %PROTOCOL% %ROUTE_NAME%"}},
+			dict{"json_format": dict{"path": "%REQ(:path)%", "body": "%LOCAL_REPLY_BODY%", "n": dict{"q": "%QUERY_PARAM(q)%"}}},
+			dict{"text_format_source": dict{"inline_string": "<%REQ(x-none)%>"}, "content_type": "text/html"},
+			dict{"text_format_source": dict{"inline_string": "%METADATA(ROUTE:m:k)%|%PATH(NQ)%"}})
 	}
 	return out
 }

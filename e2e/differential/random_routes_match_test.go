@@ -22,8 +22,8 @@ func (m *routeMaker) path(most int) string {
 }
 
 // match is a matcher, the kind of its path, and a request that it takes.
-func (m *routeMaker) match(hit *routeHit) (match routeMap, kind string) {
-	match = routeMap{}
+func (m *routeMaker) match(hit *routeHit) (match dict, kind string) {
+	match = dict{}
 	kind = m.matchPath(match, hit)
 	if chance(m.r, 4) {
 		match["case_sensitive"] = !chance(m.r, 3)
@@ -51,19 +51,19 @@ func (m *routeMaker) match(hit *routeHit) (match routeMap, kind string) {
 	if chance(m.r, 10) {
 		s, value := m.stringMatch()
 		name := one(m.r, "x", "y", "v")
-		match["cookies"] = []any{routeMap{"name": name, "string_match": s, "invert_match": chance(m.r, 4)}}
+		match["cookies"] = []any{dict{"name": name, "string_match": s, "invert_match": chance(m.r, 4)}}
 		hit.lines = append(hit.lines, "Cookie: "+one(m.r, "", "y=9; ")+name+"="+value)
 	}
 	if chance(m.r, 15) {
-		match["grpc"] = routeMap{}
+		match["grpc"] = dict{}
 		hit.method, hit.body = "POST", "hello"
 		hit.lines = append(hit.lines, "Content-Type: application/grpc"+one(m.r, "", "+proto", "-web", "; x"))
 	}
 	if chance(m.r, 20) {
-		match["tls_context"] = routeMap{one(m.r, "presented", "validated"): chance(m.r, 2)}
+		match["tls_context"] = dict{one(m.r, "presented", "validated"): chance(m.r, 2)}
 	}
 	if chance(m.r, 8) {
-		match["runtime_fraction"] = routeMap{"default_value": one(m.r, routeMap{"numerator": 100}, routeMap{"numerator": 100}, routeMap{"numerator": 0}, routeMap{"numerator": 10000, "denominator": "TEN_THOUSAND"}, routeMap{"numerator": 1000, "denominator": "HUNDRED"})}
+		match["runtime_fraction"] = dict{"default_value": one(m.r, dict{"numerator": 100}, dict{"numerator": 100}, dict{"numerator": 0}, dict{"numerator": 10000, "denominator": "TEN_THOUSAND"}, dict{"numerator": 1000, "denominator": "HUNDRED"})}
 	}
 	return match, kind
 }
@@ -87,7 +87,7 @@ var routeTemplates = []routeTemplate{
 	{"/a%20b/{x}", "/a%20b/c", "/{x}"},
 }
 
-func (m *routeMaker) matchPath(match routeMap, hit *routeHit) (kind string) {
+func (m *routeMaker) matchPath(match dict, hit *routeHit) (kind string) {
 	switch m.r.IntN(14) {
 	case 0, 1, 2, 3:
 		p := m.path(2) + one(m.r, "", "", "/")
@@ -110,16 +110,16 @@ func (m *routeMaker) matchPath(match routeMap, hit *routeHit) (kind string) {
 	case 8, 9, 10:
 		k := one(m.r, [][2]string{{"/a.*", "/ab"}, {`/[ab]/\d+`, "/a/12"}, {"/(a|b)(/c)?", "/b/c"}, {".*", "/x"}, {"/a/?", "/a"}, {"(?i)/a/b", "/A/b"}, {"/[^/]+/c", "/a/c"},
 			{`/\pL+`, "/abc"}, {"/[[:alpha:]]+(/.*)?", "/a/b"}, {"()", "/"}, {"/a{2,3}", "/aa"}, {`/a\.b`, "/a.b"}, {"^/a/b$", "/a/b"}, {"/(?:a|ab)(?:c|bcd)", "/abcd"}, {"/é", "/é"}, {"/.", "/é"}, {`/\w+\b.*`, "/a-b"}, {"/[^a]", "/b"}}...)
-		match["safe_regex"], hit.path = routeMap{"regex": k[0]}, k[1]
+		match["safe_regex"], hit.path = dict{"regex": k[0]}, k[1]
 		return "safe_regex"
 	case 11, 12:
 		k := one(m.r, routeTemplates...)
-		match["path_match_policy"] = routeMap{"name": "t", "typed_config": routeMap{"@type": apiType + "extensions.path.match.uri_template.v3.UriTemplateMatchConfig", "path_template": k.template}}
+		match["path_match_policy"] = dict{"name": "t", "typed_config": dict{"@type": apiType + "extensions.path.match.uri_template.v3.UriTemplateMatchConfig", "path_template": k.template}}
 		hit.path = k.path
 		return k.rewrite
 	}
 	if chance(m.r, 3) {
-		match["connect_matcher"] = routeMap{}
+		match["connect_matcher"] = dict{}
 		if hit.path = "/a"; !m.http2 {
 			hit.method = one(m.r, "CONNECT", "CONNECT", "GET")
 		}
@@ -130,9 +130,9 @@ func (m *routeMaker) matchPath(match routeMap, hit *routeHit) (kind string) {
 }
 
 // stringMatch is a matcher, and a value that it matches.
-func (m *routeMaker) stringMatch() (routeMap, string) {
+func (m *routeMaker) stringMatch() (dict, string) {
 	value := one(m.r, routeValues...)
-	out := routeMap{}
+	out := dict{}
 	matched := value
 	if value == "" || chance(m.r, 3) {
 		out["exact"] = value
@@ -146,7 +146,7 @@ func (m *routeMaker) stringMatch() (routeMap, string) {
 			out["contains"], matched = value, "x"+value+"y"
 		case 3:
 			k := one(m.r, [][2]string{{"v.*", "vw"}, {"[0-9]+", "12"}, {"(?i)V", "v"}, {".", "v"}, {"(v|w|,)*", "v,w"}, {"()", ""}, {`\S+`, "é"}, {"[^v]", "w"}}...)
-			return routeMap{"safe_regex": routeMap{"regex": k[0]}}, k[1]
+			return dict{"safe_regex": dict{"regex": k[0]}}, k[1]
 		}
 	}
 	if chance(m.r, 3) {
@@ -156,9 +156,9 @@ func (m *routeMaker) stringMatch() (routeMap, string) {
 	return out, matched
 }
 
-func (m *routeMaker) header(hit *routeHit) routeMap {
+func (m *routeMaker) header(hit *routeHit) dict {
 	name := one(m.r, append([]string{":path", ":method", ":method", ":authority", "host", ":scheme"}, routeHeaders...)...)
-	out := routeMap{"name": name}
+	out := dict{"name": name}
 	value := one(m.r, routeValues...)
 	add := true
 	switch m.r.IntN(10) {
@@ -177,10 +177,10 @@ func (m *routeMaker) header(hit *routeHit) routeMap {
 			out["contains_match"], value = value, "x"+value+"y"
 		}
 	case 4:
-		out["safe_regex_match"], value = routeMap{"regex": one(m.r, "v.*", ".*", "[a-z]+", "()")}, "vw"
+		out["safe_regex_match"], value = dict{"regex": one(m.r, "v.*", ".*", "[a-z]+", "()")}, "vw"
 	case 5:
 		k := one(m.r, [][2]int64{{-10, 10}, {0, 1 << 62}, {-9223372036854775808, 9223372036854775807}, {12, 13}, {12, 12}, {13, 12}}...)
-		out["range_match"], value = routeMap{"start": fmt.Sprint(k[0]), "end": fmt.Sprint(k[1])}, one(m.r, "12", "-5", "007", "+5", "1.0", " 12", "12x", "9223372036854775806", "9223372036854775807", "")
+		out["range_match"], value = dict{"start": fmt.Sprint(k[0]), "end": fmt.Sprint(k[1])}, one(m.r, "12", "-5", "007", "+5", "1.0", " 12", "12x", "9223372036854775806", "9223372036854775807", "")
 	case 6:
 		add = !chance(m.r, 3)
 		out["present_match"] = add
@@ -201,7 +201,7 @@ func (m *routeMaker) header(hit *routeHit) routeMap {
 	case strings.HasPrefix(name, ":") && !chance(m.r, 3):
 		// What it has mostly.
 		is := map[string]string{":method": hit.method, ":path": hit.path, ":authority": hit.host, ":scheme": "http"}[name]
-		return routeMap{"name": name, "string_match": one(m.r, routeMap{"exact": is}, routeMap{"exact": strings.ToUpper(is), "ignore_case": true}, routeMap{"prefix": is}, routeMap{"contains": is})}
+		return dict{"name": name, "string_match": one(m.r, dict{"exact": is}, dict{"exact": strings.ToUpper(is), "ignore_case": true}, dict{"prefix": is}, dict{"contains": is})}
 	case strings.HasPrefix(name, ":") || name == "host":
 	case add:
 		hit.lines = append(hit.lines, name+": "+value)
@@ -209,9 +209,9 @@ func (m *routeMaker) header(hit *routeHit) routeMap {
 	return out
 }
 
-func (m *routeMaker) queryMatcher(hit *routeHit) routeMap {
+func (m *routeMaker) queryMatcher(hit *routeHit) dict {
 	name := one(m.r, "q", "Q", "e", "a", "q.r")
-	out := routeMap{"name": name}
+	out := dict{"name": name}
 	switch m.r.IntN(3) {
 	case 0:
 		out["present_match"] = !chance(m.r, 4)

@@ -30,10 +30,8 @@ type routeHit struct {
 	body               string
 }
 
-type routeMap = map[string]any
-
 // routeRing is a cluster whose host a hash chooses, by names that are the same for both.
-var routeRing = routeMap{"name": "ring", "lb_policy": "RING_HASH", "endpoints": []any{"origin", "other", "third"}}
+var routeRing = dict{"name": "ring", "lb_policy": "RING_HASH", "endpoints": []any{"origin", "other", "third"}}
 
 func randomRoutes(r *rand.Rand) *Group {
 	g := &Group{About: "random routes", Clusters: []map[string]any{routeRing}}
@@ -51,7 +49,7 @@ func randomRoutes(r *rand.Rand) *Group {
 
 // table makes virtual hosts and what surrounds them.
 func (m *routeMaker) table(c *Config) {
-	c.HCM, c.RouteConfig = m.manager(), routeMap{"validate_clusters": false}
+	c.HCM, c.RouteConfig = m.manager(), dict{"validate_clusters": false}
 	domains := []string{"a.example", "*.example", "*.a.example", "a.*", "a.example:80", "B.example", "b.example.", "*", "*-x.example", "x.a.*", "test.example", "[::1]", "a.example:8080", "*:80"}
 	m.r.Shuffle(len(domains), func(i, j int) { domains[i], domains[j] = domains[j], domains[i] })
 	n := 1 + m.r.IntN(3)
@@ -62,7 +60,7 @@ func (m *routeMaker) table(c *Config) {
 		if i == n-1 && !chance(m.r, 4) && slices.Contains(domains, "*") {
 			of = append(of, "*")
 		}
-		h := routeMap{"name": fmt.Sprintf("host-%d", i), "domains": of}
+		h := dict{"name": fmt.Sprintf("host-%d", i), "domains": of}
 		var routes []any
 		for k := range 1 + m.r.IntN(4) {
 			routes = append(routes, m.route(fmt.Sprintf("r%d-%d", i, k), of, false))
@@ -72,7 +70,7 @@ func (m *routeMaker) table(c *Config) {
 		}
 		h["routes"] = routes
 		if chance(m.r, 4) {
-			h["metadata"] = routeMap{"filter_metadata": routeMap{"m": routeMap{"k": "of the host"}}}
+			h["metadata"] = dict{"filter_metadata": dict{"m": dict{"k": "of the host"}}}
 		}
 		m.mutations(h, 3)
 		if chance(m.r, 12) {
@@ -101,8 +99,8 @@ func (m *routeMaker) table(c *Config) {
 }
 
 // manager is what the connection manager does to hosts and paths.
-func (m *routeMaker) manager() routeMap {
-	h := routeMap{}
+func (m *routeMaker) manager() dict {
+	h := dict{}
 	for _, name := range []string{"normalize_path", "merge_slashes"} {
 		if chance(m.r, 3) {
 			h[name] = true
@@ -133,13 +131,13 @@ func (m *routeMaker) manager() routeMap {
 }
 
 // route is a match and an action, with whatever else a route has.
-func (m *routeMaker) route(name string, domains []string, all bool) routeMap {
+func (m *routeMaker) route(name string, domains []string, all bool) dict {
 	hit := routeHit{method: "GET", host: strings.Replace(one(m.r, domains...), "*", one(m.r, "b", "x.b", "a", "example"), 1)}
-	match, kind := routeMap{"prefix": "/"}, "prefix"
+	match, kind := dict{"prefix": "/"}, "prefix"
 	if hit.path = m.path(3); !all {
 		match, kind = m.match(&hit)
 	}
-	out := routeMap{"name": name, "match": match}
+	out := dict{"name": name, "match": match}
 	switch {
 	case chance(m.r, 5):
 		out["redirect"] = m.redirect(kind)
@@ -150,7 +148,7 @@ func (m *routeMaker) route(name string, domains []string, all bool) routeMap {
 	}
 	m.mutations(out, 2)
 	if chance(m.r, 6) {
-		out["metadata"] = routeMap{"filter_metadata": routeMap{"m": routeMap{"k": one(m.r, "v", "", "é"), "n": routeMap{"in": 15}}}}
+		out["metadata"] = dict{"filter_metadata": dict{"m": dict{"k": one(m.r, "v", "", "é"), "n": dict{"in": 15}}}}
 	}
 	m.hits = append(m.hits, hit)
 	return out

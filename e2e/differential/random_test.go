@@ -34,6 +34,9 @@ type domain struct {
 	look func(c *Config, x *Case, envoy, hauberk *program, got [2]observation) string
 }
 
+// dict is a message of a configuration as YAML has it.
+type dict = map[string]any
+
 // random runs a domain's seeds, one bootstrap of both programs for each. Whatever differs
 // is told with the seed, and the configuration and case as the table would have them.
 func random(t *testing.T, m domain) {
