@@ -82,9 +82,13 @@ func TestPostEndsHere(t *testing.T) {
 
 // TestPostOfBytesIsNotHedged: another attempt would be a request of HTTP to a host of bytes.
 func TestPostOfBytesIsNotHedged(t *testing.T) {
-	x := &exchange{req: &message.Request{Method: "POST"}, complete: true, keep: true, terminate: true}
-	x.sel.Hedge, x.sel.Retry = &route.HedgePolicy{OnPerTryTimeout: true}, &route.RetryPolicy{}
+	x := &exchange{req: &message.Request{Method: "POST"}, complete: true, keep: true}
+	x.sel.Hedge, x.sel.Retry = &route.HedgePolicy{OnPerTryTimeout: true}, &route.RetryPolicy{On: route.Retry5xx}
 	x.timeouts.PerTry = time.Second
+	if !x.hedges() {
+		t.Fatal("no POST is")
+	}
+	x.terminate = true
 	if x.hedges() {
 		t.Error("it is")
 	}
@@ -93,8 +97,12 @@ func TestPostOfBytesIsNotHedged(t *testing.T) {
 // TestPostOfBytesIsNotReadAhead: where attempts may run side by side content is read as a whole
 // first; here none do, and the host's first words may have to come before the rest.
 func TestPostOfBytesIsNotReadAhead(t *testing.T) {
-	x := &exchange{req: &message.Request{Method: "POST", ContentLength: 5}, keepUpTo: 100, terminate: true}
+	x := &exchange{req: &message.Request{Method: "POST", ContentLength: 5}, keepUpTo: 100}
 	x.sel.Hedge = &route.HedgePolicy{OnPerTryTimeout: true}
+	if !x.hedgesWhole() {
+		t.Fatal("no POST is")
+	}
+	x.terminate = true
 	if x.hedgesWhole() {
 		t.Error("it is")
 	}
