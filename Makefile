@@ -95,7 +95,7 @@ fuzz-keep: ## keep of what fuzzing found up to 30 inputs a target, of every size
 
 .PHONY: mutate
 mutate: ## take each defence of docs/security.md out in turn: its test must fail
-	$(GO) test -tags mutate -count=1 -timeout 20m -run TestDefencesAreTested -v ./internal/house
+	$(GO) test -tags mutate -count=1 -timeout 30m -run TestDefencesAreTested -v ./internal/house
 
 .PHONY: generate
 generate: ## regenerate code from .proto files (needs protoc)
