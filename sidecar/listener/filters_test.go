@@ -204,6 +204,39 @@ func TestDisabledAndSlowFilters(t *testing.T) {
 	}
 }
 
+// TestBeginningWithoutItsEnd: who has ended its side within what a filter looks at sends no more of
+// it, so that nothing is waited for.
+func TestBeginningWithoutItsEnd(t *testing.T) {
+	m := newTestManager(t, telling)
+	hello := string(helloBytes(t, "a.example"))
+	for _, tc := range []struct {
+		filter Filter
+		send   string
+		served bool
+	}{
+		{Filter{ProxyProtocol: &ProxyProtocol{}}, "PROXY TCP4 192.0.2.1", false},
+		{Filter{ProxyProtocol: &ProxyProtocol{Optional: true}}, "PRO", false},
+		{Filter{ProxyProtocol: &ProxyProtocol{}}, "PROXY UNKNOWN\r\n", true},
+		{Filter{TLSInspector: true}, hello[:len(hello)/2], false},
+		{Filter{TLSInspector: true}, hello, true},
+		{Filter{HTTPInspector: true}, "GET /", false},
+	} {
+		cfg := echoConfig("l")
+		cfg.Filters, cfg.FilterTimeout = []Filter{tc.filter}, time.Hour
+		mustApply(t, m, cfg)
+		for _, pieces := range [][]string{{tc.send}, {tc.send[:2], tc.send[2:]}} {
+			c := dial(t, m, "l")
+			for _, p := range pieces {
+				_, _ = io.WriteString(c, p)
+			}
+			_ = c.(*net.TCPConn).CloseWrite()
+			if b, _ := io.ReadAll(c); strings.HasPrefix(string(b), "c ") != tc.served {
+				t.Errorf("%q, and no more: told %q", tc.send, b)
+			}
+		}
+	}
+}
+
 // A ClientHello is not looked at beyond its limit, and where TLS is all there may be, nothing
 // else is served.
 func TestLimitsOfTLSInspection(t *testing.T) {

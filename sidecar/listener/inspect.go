@@ -8,6 +8,8 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/hauberk-mesh/hauberk/sidecar/stream"
 )
 
@@ -35,27 +37,36 @@ func peekUntil(c stream.Conn, deadline time.Time, parse func([]byte) error) erro
 	err = raw.Read(func(fd uintptr) bool {
 		buf := peekBuffers.Get().(*[maxClientHello]byte)
 		defer peekBuffers.Put(buf)
-		n, errno := peek(int(fd), buf[:])
-		switch {
-		case errno == syscall.EAGAIN:
-			return false
-		case errno != nil:
-			result = os.NewSyscallError("recvfrom", errno)
-			return true
-		case n == 0:
-			result = io.EOF
-			return true
-		case n == seen:
-			// Woken without a new byte. The poller reports edges, so waiting goes
-			// on; a peer that stops here meets the deadline.
-			return false
+		for ended := false; ; ended = true {
+			n, errno := peek(int(fd), buf[:])
+			switch {
+			case errno == syscall.EAGAIN:
+				return false
+			case errno != nil:
+				result = os.NewSyscallError("recvfrom", errno)
+				return true
+			case n == 0:
+				result = io.EOF
+				return true
+			case n == seen && ended:
+				result = io.ErrUnexpectedEOF
+				return true
+			case n != seen:
+				seen = n
+				result = parse(buf[:n])
+				if errors.Is(result, errMoreBytes) && n == len(buf) {
+					result = errTooLong
+				}
+				if !errors.Is(result, errMoreBytes) {
+					return true
+				}
+			}
+			if !endsItsSide(int(fd)) {
+				// A peer that stops here meets the deadline.
+				return false
+			}
+			// What came before the end is all there by now, but may be more than was seen.
 		}
-		seen = n
-		result = parse(buf[:n])
-		if errors.Is(result, errMoreBytes) && n == len(buf) {
-			result = errTooLong
-		}
-		return !errors.Is(result, errMoreBytes)
 	})
 	if err != nil {
 		return err
@@ -77,4 +88,11 @@ func peek(fd int, buf []byte) (int, error) {
 		}
 		return n, err
 	}
+}
+
+// endsItsSide tells whether a peer has said that nothing more will come.
+func endsItsSide(fd int) bool {
+	fds := [1]unix.PollFd{{Fd: int32(fd), Events: unix.POLLRDHUP}}
+	n, err := unix.Poll(fds[:], 0)
+	return err == nil && n == 1
 }
