@@ -80,6 +80,9 @@ func beyond(raw string, got [2]observation) (complaint string) {
 	return complaint
 }
 
+// escaped is an escape of what normalisation may write otherwise, as plain has it.
+var escaped = regexp.MustCompile(`x[257][0-9A-Fa-f]`)
+
 // sameRequest tells whether what was asked, by method and path, is a request line of what came
 // to an origin, where a path may have been normalised.
 func sameRequest(asked, start string) bool {
@@ -88,7 +91,7 @@ func sameRequest(asked, start string) bool {
 	if len(words) < 3 || words[0] != method {
 		return false
 	}
-	odd := strings.ContainsAny(path, "\\%.*") || strings.Contains(path, "x2") || strings.Contains(path, "x5") || strings.Contains(path, "//")
+	odd := strings.ContainsAny(path, "\\%.*") || escaped.MatchString(path) || strings.Contains(path, "//")
 	return odd || method == "CONNECT" || strings.HasSuffix(words[1], path)
 }
 
@@ -441,6 +444,8 @@ func (j *http1Judge) logged(log, field string, d Difference) string {
 		return "the log has the path as it came, and says that this is a redirect"
 	case j.envoy[log+"details"] == "absolute_path_rejected" && j.hauberk[log+"details"] == "route_not_found" && (slices.Contains([]string{"details", "client", "network"}, field) || strings.HasPrefix(field, "flags")):
 		return "the sidecar has no rule of its own for an asterisk"
+	case field == "received" && d.Hauberk == "0" && j.hauberk[log+"details"] == "websocket_handshake_unsuccessful" && j.envoy[log+"details"] == j.hauberk[log+"details"]:
+		return "what follows a request for a protocol is read once it is spoken"
 	case field == "host" && d.Envoy == "null":
 		return "Envoy does not know the host of a request that it refuses at once"
 	}

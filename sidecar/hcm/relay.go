@@ -26,6 +26,9 @@ func (x *exchange) relay() {
 		return
 	}
 	x.status, x.details = x.resp.Status, "via_upstream"
+	if x.tunnel && x.ignored() {
+		x.dropContent()
+	}
 	x.answered()
 	if !x.m.cfg.SuppressEnvoyHeaders && x.requestRead() { // of an early answer the time says nothing
 		x.addServiceTime()

@@ -71,6 +71,20 @@ func (x *exchange) looksSwitched() bool {
 	return x.req.Upgrade != "" && x.req.Version == message.HTTP2 && x.resp.Status >= 200 && x.resp.Status < 300
 }
 
+// ignored tells whether a host of HTTP/1 answered as if no WebSocket had been asked for. What it
+// says of a fault is passed on as it is.
+func (x *exchange) ignored() bool {
+	return isWebSocket(x.req) && x.attempt.version != message.HTTP2 && x.resp.Status >= 200 && x.resp.Status < 400
+}
+
+// dropContent leaves the head of what a host made of a request for a WebSocket: its content was
+// not asked for, as behind Envoy.
+func (x *exchange) dropContent() {
+	x.details = "websocket_handshake_unsuccessful"
+	x.resp.Body, x.resp.ContentLength = nil, 0
+	x.resp.Fields.DelID(message.ContentLength)
+}
+
 // relayTunnel carries bytes both ways until either side ends. A client that ends its
 // half is passed on as such; the host's end is the tunnel's. A host that takes nothing may
 // have spoken all the same: it is heard to its end.

@@ -323,11 +323,34 @@ func TestSuccessThatIsNoSwitch(t *testing.T) {
 			if _, err := st.ReadHead(&head); err != nil || head.Status != want {
 				t.Fatal(head.Status, err)
 			}
-			log := "- upgrade_not_supported_by_host"
-			if want != 502 {
-				log = "- via_upstream"
-			}
-			b.wantLog(strconv.Itoa(want) + " " + log)
+			b.wantLog(strconv.Itoa(want) + map[int]string{502: " - upgrade_not_supported_by_host", 302: " - websocket_handshake_unsuccessful", 404: " - via_upstream"}[want])
 		})
+	}
+}
+
+// TestIgnoredWebSocket: what a host of HTTP/1 says instead of switching was not asked for; only what
+// it says of a fault is told. Without a client's key there is none to be verified.
+func TestIgnoredWebSocket(t *testing.T) {
+	for _, tc := range []struct{ path, key, body, log string }{
+		{"/200", "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n", "", "websocket_handshake_unsuccessful"},
+		{"/302", "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n", "", "websocket_handshake_unsuccessful"},
+		{"/200", "", "", "websocket_handshake_unsuccessful"},
+		{"/404", "", "said", "via_upstream"},
+	} {
+		b := newBed(t, httpOrigin(t, func(w http.ResponseWriter, r *http.Request) {
+			if got := r.Header.Get("Sec-WebSocket-Key"); (got == "") != (tc.key == "") {
+				t.Errorf("the host sees the key %q", got)
+			}
+			code, _ := strconv.Atoi(tc.path[1:])
+			w.WriteHeader(code)
+			_, _ = io.WriteString(w, "said")
+		}))
+		b.cfg.Upgrades = []route.Upgrade{{Type: "websocket"}}
+		b.start()
+		resp, body := b.dial().do("GET " + tc.path + " HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n" + tc.key + "\r\n")
+		if "/"+strconv.Itoa(resp.StatusCode) != tc.path || body != tc.body {
+			t.Errorf("%s: %d %q", tc.path, resp.StatusCode, body)
+		}
+		b.wantLog(tc.path[1:] + " - " + tc.log)
 	}
 }

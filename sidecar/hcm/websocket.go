@@ -26,9 +26,10 @@ func acceptOf(key string) string {
 }
 
 // offerWebSocket adds the key that a client of HTTP/2 did not send, and returns it; it
-// is empty when the client's own is there.
+// is empty when the client's own is there. Whether one of HTTP/1 may go without is the host's
+// to say.
 func offerWebSocket(r *message.Request) string {
-	if _, ok := r.Fields.Get(websocketKey); ok || !isWebSocket(r) {
+	if _, ok := r.Fields.Get(websocketKey); ok || r.Version != message.HTTP2 || !isWebSocket(r) {
 		return ""
 	}
 	var nonce [16]byte
