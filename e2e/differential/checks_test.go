@@ -67,11 +67,7 @@ func formats() map[string]string {
 
 // TestChecksBesideEnvoy compares the headers of health checks.
 func TestChecksBesideEnvoy(t *testing.T) {
-	envoy, hauberk := programs(t)
-	certs, err := newCerts(t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
+	envoy, hauberk, certs := programs(t)
 	// Those that differ with every program, process and check.
 	unsteady := map[string]bool{"User-Agent": true, "Op-Start-Time": true, "Op-Duration": true, "Op-Start-Time-Local": true, "Op-Stream-Id": true, "Op-Unique-Id": true}
 	kinds := []string{"/http1", "/http2", "/grpc.health.v1.Health/Check"}

@@ -210,11 +210,7 @@ func order(line string) string {
 
 // TestEventsBesideEnvoy compares the logs of events line by line.
 func TestEventsBesideEnvoy(t *testing.T) {
-	envoy, hauberk := programs(t)
-	certs, err := newCerts(t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
+	envoy, hauberk, certs := programs(t)
 	both := []*eventful{newEventful(t, "envoy", certs, envoy), newEventful(t, "hauberk", certs, hauberk)}
 	each := func(f func(e *eventful)) {
 		for _, e := range both {

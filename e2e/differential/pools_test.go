@@ -14,11 +14,7 @@ import (
 
 // TestPoolsBesideEnvoy compares which requests have an upstream connection together.
 func TestPoolsBesideEnvoy(t *testing.T) {
-	envoy, hauberk := programs(t)
-	certs, err := newCerts(t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
+	envoy, hauberk, certs := programs(t)
 	var got []string
 	for i, command := range []func(string) []string{envoy, hauberk} {
 		origin := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, r.RemoteAddr) }))

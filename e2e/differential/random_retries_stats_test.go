@@ -16,11 +16,7 @@ import (
 // those of one configuration.
 func TestRandomRetriesStatistics(t *testing.T) {
 	t.Parallel()
-	envoy, hauberk := programs(t)
-	certs, err := newCerts(t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
+	envoy, hauberk, certs := programs(t)
 	began, seed := time.Now(), *randomSeed
 	for first := true; !t.Failed() && (first || time.Since(began) < *randomTime); seed++ {
 		first = false

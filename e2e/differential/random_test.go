@@ -41,15 +41,8 @@ type dict = map[string]any
 // is told with the seed, and the configuration and case as the table would have them.
 func random(t *testing.T, m domain) {
 	t.Parallel()
-	envoy, hauberk := programs(t)
-	table, err := Load("testdata")
-	if err != nil {
-		t.Fatal(err)
-	}
-	certs, err := newCerts(t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
+	envoy, hauberk, certs := programs(t)
+	table := theTable(t)
 	began, cases := time.Now(), 0
 	seed := *randomSeed
 	for ; !t.Failed(); seed++ {

@@ -28,8 +28,8 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// programs are the commands of the two, by bootstrap.
-func programs(t *testing.T) (envoy, hauberk func(bootstrap string) []string) {
+// programs are the commands of the two, by bootstrap, and the certificates that both get.
+func programs(t *testing.T) (envoy, hauberk func(bootstrap string) []string, all *certs) {
 	t.Helper()
 	bin, program := os.Getenv("HAUBERK_BIN"), os.Getenv("ENVOY_BIN")
 	if bin == "" || program == "" {
@@ -41,16 +41,16 @@ func programs(t *testing.T) (envoy, hauberk func(bootstrap string) []string) {
 	hauberk = func(file string) []string {
 		return []string{filepath.Join(bin, "hauberk-sidecar"), "run", "--admin", "off", "--admin-socket", filepath.Join(filepath.Dir(file), "admin.sock"), "--metrics", "off", "--ready", "off", "--bootstrap", file}
 	}
-	return envoy, hauberk
+	all, err := newCerts(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return envoy, hauberk, all
 }
 
 // TestPortsOfOthers: a program whose port somebody else got is started on another.
 func TestPortsOfOthers(t *testing.T) {
-	envoy, hauberk := programs(t)
-	certs, err := newCerts(t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
+	envoy, hauberk, certs := programs(t)
 	g := &Group{Configs: []Config{{Name: "one", Routes: []map[string]any{{"match": map[string]any{"prefix": "/"}, "direct_response": map[string]any{"status": 200}}}}}}
 	for name, command := range map[string]func(string) []string{"envoy": envoy, "hauberk": hauberk} {
 		other, err := net.Listen("tcp", "127.0.0.1:0")
@@ -77,15 +77,8 @@ func TestPortsOfOthers(t *testing.T) {
 
 // TestBesideEnvoy runs the table.
 func TestBesideEnvoy(t *testing.T) {
-	envoy, hauberk := programs(t)
-	table, err := Load("testdata")
-	if err != nil {
-		t.Fatal(err)
-	}
-	certs, err := newCerts(t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
+	envoy, hauberk, certs := programs(t)
+	table := theTable(t)
 	tally := &tally{used: map[int]bool{}}
 	for i := range table.Groups {
 		g := &table.Groups[i]

@@ -155,15 +155,8 @@ func statistics(t *testing.T, socket string) map[string]float64 {
 // TestStatisticsBesideEnvoy: after the same requests both have counted the same of each
 // cluster.
 func TestStatisticsBesideEnvoy(t *testing.T) {
-	envoy, hauberk := programs(t)
-	table, err := Load("testdata")
-	if err != nil {
-		t.Fatal(err)
-	}
-	certs, err := newCerts(t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
+	envoy, hauberk, certs := programs(t)
+	table := theTable(t)
 	all := found{}
 	for i := range table.Groups {
 		if g := &table.Groups[i]; slices.Contains([]string{"clusters", "policies", "zones", "counters"}, g.Name) {

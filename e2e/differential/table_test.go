@@ -12,10 +12,7 @@ var update = flag.Bool("update", false, "write docs/differential.md")
 
 // TestDocument: docs/differential.md says what the table says.
 func TestDocument(t *testing.T) {
-	table, err := Load("testdata")
-	if err != nil {
-		t.Fatal(err)
-	}
+	table := theTable(t)
 	const file = "../../docs/differential.md"
 	want := table.Document()
 	if *update {
@@ -108,4 +105,13 @@ func TestTableIsChecked(t *testing.T) {
 			t.Errorf("%s: %v, want %q", name, err, x.want)
 		}
 	}
+}
+
+func theTable(t *testing.T) *Table {
+	t.Helper()
+	table, err := Load("testdata")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return table
 }
