@@ -12,7 +12,7 @@ const inputSize = 32 << 10
 var inputs = sync.Pool{New: func() any { return new([inputSize]byte) }}
 
 // input is what was read and not yet consumed: buf[r:w]. It holds memory only while
-// there is something in it.
+// there is something in it. Before its first byte is room for a frame's header.
 type input struct {
 	buf   *[inputSize]byte
 	r, w  int
@@ -23,10 +23,11 @@ type input struct {
 func (in *input) TakeBuffer() []byte {
 	if in.buf == nil {
 		in.buf = inputs.Get().(*[inputSize]byte)
+		in.r, in.w = frameHeaderLen, frameHeaderLen
 	}
-	if in.r > 0 {
-		in.w = copy(in.buf[:], in.buf[in.r:in.w])
-		in.r = 0
+	if in.r > frameHeaderLen {
+		in.w = frameHeaderLen + copy(in.buf[frameHeaderLen:], in.buf[in.r:in.w])
+		in.r = frameHeaderLen
 	}
 	return in.buf[in.w:]
 }

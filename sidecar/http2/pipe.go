@@ -173,6 +173,15 @@ func (c *conn) takeRun(list *Stream) (rest *Stream, shared bool) {
 	to := list.pipeTo.c
 	to.mu.Lock()
 	defer to.mu.Unlock()
+	if from, end := c.stretch(list); end > 0 {
+		c.writeInPlace(list, from, end)
+		if c.leader != nil && to.w.writing {
+			c.stirs = true // a goroutine goes on with it
+		}
+		for rest = list; rest != nil && rest.pipeTo.c == to; rest = rest.wnext {
+		}
+		return rest, false
+	}
 	some := false
 	for rest = list; rest != nil && rest.pipeTo.c == to; rest = rest.wnext {
 		rest.passed = rest.pipeTo.take(&rest.flight, &rest.unread)
@@ -200,10 +209,7 @@ func (c *conn) takeRun(list *Stream) (rest *Stream, shared bool) {
 // take appends all of r and then u as DATA, or nothing where that would have to wait. The
 // lock is held.
 func (s *Stream) take(r *received, u *unread) bool {
-	c := s.c
-	n := int64(r.n + u.n)
-	if s.sendError() != nil || s.noContent || !c.room() || n > s.sendWin || n > c.sendWin ||
-		c.senders.first != nil || c.others.first != nil {
+	if !s.admits(r.n + u.n) {
 		return false
 	}
 	for b, off := r.head, r.off; b != nil; b, off = b.next, 0 {
@@ -215,4 +221,11 @@ func (s *Stream) take(r *received, u *unread) bool {
 		s.appendData(p, false) // it came in one frame
 	}
 	return true
+}
+
+// admits tells whether so many bytes of DATA may be sent at once. The lock is held.
+func (s *Stream) admits(n int) bool {
+	c := s.c
+	return s.sendError() == nil && !s.noContent && c.room() && int64(n) <= s.sendWin && int64(n) <= c.sendWin &&
+		c.senders.first == nil && c.others.first == nil
 }

@@ -162,15 +162,21 @@ func (s *Stream) appendData(p []byte, end bool) {
 	}
 	o := c.out()
 	o.b = append(appendFrameHeader(o.b, len(p), frameData, flags, s.id), p...)
-	s.meter.Sent(frameHeaderLen + len(p))
-	c.w.frames++
-	c.sentData++
-	s.sendWin -= int64(len(p))
-	c.sendWin -= int64(len(p))
+	s.sends(len(p))
 	s.unflushed = true
 	if end {
 		s.endLocal()
 	}
+}
+
+// sends counts a frame of DATA. The lock is held.
+func (s *Stream) sends(n int) {
+	c := s.c
+	s.meter.Sent(frameHeaderLen + n)
+	c.w.frames++
+	c.sentData++
+	s.sendWin -= int64(n)
+	c.sendWin -= int64(n)
 }
 
 // endLocal notes our END_STREAM.

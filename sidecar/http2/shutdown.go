@@ -108,7 +108,7 @@ func (c *conn) awaitClose() error {
 	if c.s.CloseWrite() != nil {
 		return nil
 	}
-	c.in.r, c.in.w = 0, 0
+	c.in.r = c.in.w
 	for {
 		c.in.share.Turn()
 		n, err := c.fill()
