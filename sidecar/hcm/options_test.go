@@ -287,7 +287,7 @@ func TestUpstreamHTTP1Options(t *testing.T) {
 			}
 		}
 		text := strings.TrimSpace(line) + " " + strings.Join(names, ",")
-		_, _ = fmt.Fprintf(c, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", len(text), text)
+		_, _ = fmt.Fprintf(c, "HTTP/1.1 404 No\r\nContent-Length: %d\r\n\r\n%s", len(text), text)
 	})
 	b := newBed(t, origin)
 	cfg := *b.clusters.Get("origin").Config()
