@@ -418,7 +418,7 @@ func (j *http1Judge) why(x *Case, d Difference) string {
 	}
 	switch m[1] {
 	case "log":
-		return j.logged(numbered("log", i)+".", m[3], d)
+		return j.logged(x, numbered("log", i)+".", m[3], d)
 	case "response":
 		return j.answered(x, numbered("response", i)+".", m[3], d)
 	}
@@ -426,7 +426,7 @@ func (j *http1Judge) why(x *Case, d Difference) string {
 }
 
 // logged is why a record differs.
-func (j *http1Judge) logged(log, field string, d Difference) string {
+func (j *http1Judge) logged(x *Case, log, field string, d Difference) string {
 	switch {
 	case field == "details" && (d.Envoy == "http1.codec_error" || d.Envoy == "http1.invalid_characters" || d.Envoy == "http1.invalid_url"):
 		return "details"
@@ -444,7 +444,7 @@ func (j *http1Judge) logged(log, field string, d Difference) string {
 		return "the log has the path as it came, and says that this is a redirect"
 	case j.envoy[log+"details"] == "absolute_path_rejected" && j.hauberk[log+"details"] == "route_not_found" && (slices.Contains([]string{"details", "client", "network"}, field) || strings.HasPrefix(field, "flags")):
 		return "the sidecar has no rule of its own for an asterisk"
-	case field == "received" && d.Hauberk == "0" && j.hauberk[log+"details"] == "websocket_handshake_unsuccessful" && j.envoy[log+"details"] == j.hauberk[log+"details"]:
+	case field == "received" && d.Hauberk == "0" && j.envoy[log+"details"] == j.hauberk[log+"details"] && (j.hauberk[log+"details"] == "websocket_handshake_unsuccessful" || behindUpgrade(x.Raw, d.Envoy)):
 		return "what follows a request for a protocol is read once it is spoken"
 	case field == "host" && d.Envoy == "null":
 		return "Envoy does not know the host of a request that it refuses at once"
@@ -452,9 +452,26 @@ func (j *http1Judge) logged(log, field string, d Difference) string {
 	return ""
 }
 
+// behindUpgrade tells whether so many bytes follow a head that asks for another protocol.
+func behindUpgrade(raw, n string) bool {
+	for at := 0; ; {
+		i := strings.Index(raw[at:], "\r\n\r\n")
+		if i < 0 {
+			return false
+		}
+		if upgrade.MatchString(raw[at:at+i]) && strconv.Itoa(len(raw)-at-i-4) == n {
+			return true
+		}
+		at += i + 4
+	}
+}
+
+var upgrade = regexp.MustCompile(`(?im)^upgrade:`)
+
 // answered is why an answer differs.
 func (j *http1Judge) answered(x *Case, response, field string, d Difference) string {
 	head := strings.HasPrefix(x.Raw, "HEAD ")
+	log := strings.Replace(response, "response", "log", 1)
 	switch {
 	case field == "header.etag" && d.Envoy == strings.ReplaceAll(d.Hauberk, " | ", ","):
 		return "lines of one name are a list (RFC 9110 5.3)"
@@ -479,6 +496,8 @@ func (j *http1Judge) answered(x *Case, response, field string, d Difference) str
 		return "te-hop"
 	case field == "header.x-a" && d.Hauberk == absent && slices.ContainsFunc(x.Respond, func(a Answer) bool { return strings.Contains(a.Raw, "Connection: X-A") }):
 		return "fields that Connection names are for one hop (RFC 9110 7.6.1)"
+	case field == "header.x-request-id" && d.Hauberk == absent && j.envoy[log+"details"] == "missing_host_header" && j.hauberk[log+"details"] == "missing_host_header":
+		return "a missing Host is an error of the message"
 	case field == "header.x-request-id" && d.Envoy == absent && strings.Contains(x.Raw, "OPTIONS *"):
 		return "the sidecar has no rule of its own for an asterisk"
 	}
