@@ -314,7 +314,9 @@ func (h *head) load() {
 			}
 			h.arena = append(h.arena, h.bytes(c)...)
 		}
-		h.fields.Note(message.Cookie, off, len(name), start, len(h.arena)-start, false)
+		if len(h.arena) > start { // as in Envoy: else there is none
+			h.fields.Note(message.Cookie, off, len(name), start, len(h.arena)-start, false)
+		}
 	}
 	h.fields.Load(h.arena)
 	switch h.kind {
