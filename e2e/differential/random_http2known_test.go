@@ -248,6 +248,11 @@ func excusedHTTP2(c *Config, x *Case, stream, odd string, d Difference) bool {
 	return own && !laxerHTTP2(d)
 }
 
+// notRetriedHTTP2 tells whether the sidecar gives up on a malformed answer, and Envoy tries once more.
+func notRetriedHTTP2(x *Case) bool {
+	return x.Seen[0]["log.attempts"] == "2" && x.Seen[1]["log.attempts"] == "1" && x.Seen[1]["log.flags"] == "UPE"
+}
+
 // knownOfHTTP2 are differences of docs/differential.md.
 func knownOfHTTP2(c *Config, x *Case, d Difference) string {
 	odds := strings.Fields(x.Name)
@@ -262,6 +267,9 @@ func knownOfHTTP2(c *Config, x *Case, d Difference) string {
 		if has(k.odd) && matchesHTTP2(k.field, d.Field) && matchesHTTP2(k.envoy, d.Envoy) && matchesHTTP2(k.hauberk, d.Hauberk) {
 			return k.why
 		}
+	}
+	if has("i-*") && retriesHTTP2(c) && !laxerHTTP2(d) && notRetriedHTTP2(x) {
+		return "an answer of which an interim was forwarded has begun, and is not tried again"
 	}
 	for _, o := range odds {
 		stream, odd, _ := strings.Cut(o, ":")
