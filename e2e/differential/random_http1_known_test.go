@@ -530,7 +530,7 @@ func (j *http1Judge) forwarded(x *Case, upstream, field string, d Difference) st
 		return "a length is written in one way"
 	case field == "header.expect" && d.Hauberk == absent && strings.Contains(x.Raw, "HTTP/1.0"):
 		return "HTTP/1.0 has no expectations (RFC 9110 10.1.1)"
-	case field == "header.expect" && d.Hauberk == absent && j.hauberk[upstream+"framing"] == "none":
+	case field == "header.expect" && d.Hauberk == absent && (j.hauberk[upstream+"framing"] == "none" || j.hauberk[upstream+"header.content-length"] == "0"):
 		return "nobody is told to go on with content that there is none of (RFC 9110 10.1.1)"
 	case field == "header.expect" && d.Hauberk == absent && j.hauberk[upstream+"body"] != "" && j.hauberk[upstream+"broken"] == "":
 		return "who has the content asks nobody whether to send it (RFC 9110 10.1.1)"

@@ -240,12 +240,20 @@ func excusedHTTP2(c *Config, x *Case, stream, odd string, d Difference) bool {
 		return own && (!laxerHTTP2(d) || !strings.HasPrefix(d.Field, "upstream") || againHTTP2.MatchString(d.Field))
 	case own && retriesHTTP2(c) && againHTTP2.MatchString(d.Field):
 		return true // an answer that is refused is a reset, for which the route has its policy
+	case own && retriesHTTP2(c) && d.Envoy == absent && strings.HasSuffix(d.Field, "].response.start") && triedAgainHTTP2(x):
+		return true // the answer to it
 	case slices.Contains(goneOnHTTP2, odd):
 		return own && !laxerHTTP2(d) || of != "" && of != stream && asksHTTP2(x, of)
 	case slices.Contains(endingHTTP2, odd), !overridesHTTP2(c):
 		return !laxerHTTP2(d)
 	}
 	return own && !laxerHTTP2(d)
+}
+
+// triedAgainHTTP2 tells whether the sidecar tried once more than Envoy, for the only stream.
+func triedAgainHTTP2(x *Case) bool {
+	count := func(o map[string]string) string { return o["log.attempts"] + o["log[/s1].attempts"] }
+	return x.Logs != nil && *x.Logs == 1 && count(x.Seen[0]) == "1" && count(x.Seen[1]) == "2"
 }
 
 // notRetriedHTTP2 tells whether the sidecar gives up on a malformed answer, and Envoy tries once more.
