@@ -138,6 +138,9 @@ func oneReading(wire string, all []seen) string {
 		if err != nil && strings.Contains(err.Error(), "bad trailer key") {
 			return "" // Trailer is only said
 		}
+		if err != nil && strings.Contains(err.Error(), "invalid host: ") {
+			return "" // of an absolute target, which is what Host says to both
+		}
 		if err != nil {
 			return "net/http reads no request: " + err.Error()
 		}
@@ -418,7 +421,7 @@ func (j *http1Judge) why(x *Case, d Difference) string {
 	}
 	switch m[1] {
 	case "log":
-		return j.logged(numbered("log", i)+".", m[3], d)
+		return j.logged(x, numbered("log", i)+".", m[3], d)
 	case "response":
 		return j.answered(x, numbered("response", i)+".", m[3], d)
 	}
@@ -426,7 +429,7 @@ func (j *http1Judge) why(x *Case, d Difference) string {
 }
 
 // logged is why a record differs.
-func (j *http1Judge) logged(log, field string, d Difference) string {
+func (j *http1Judge) logged(x *Case, log, field string, d Difference) string {
 	switch {
 	case field == "details" && (d.Envoy == "http1.codec_error" || d.Envoy == "http1.invalid_characters" || d.Envoy == "http1.invalid_url"):
 		return "details"
@@ -438,13 +441,15 @@ func (j *http1Judge) logged(log, field string, d Difference) string {
 		return "unread"
 	case strings.HasPrefix(field, "path") && strings.EqualFold(d.Envoy, d.Hauberk) && strings.Contains(d.Envoy, "%2f"):
 		return "escapes are normalised to capital digits (RFC 3986 6.2.2.1)"
+	case strings.HasPrefix(field, "path") && strings.HasPrefix(j.hauberk[log+"details"], "path_normalization_") && unescapedSlashes.Replace(d.Hauberk) == d.Envoy:
+		return "the log has the path as it came"
 	case field == "attempts" && d.Envoy == "1" && d.Hauberk == "2" && requestsOf(j.envoy) == requestsOf(j.hauberk):
 		return "a request that met a closed connection is sent once more"
 	case j.hauberk[log+"details"] == "path_normalization_redirect" && (field == "details" || strings.HasPrefix(field, "path")):
 		return "the log has the path as it came, and says that this is a redirect"
 	case j.envoy[log+"details"] == "absolute_path_rejected" && j.hauberk[log+"details"] == "route_not_found" && (slices.Contains([]string{"details", "client", "network"}, field) || strings.HasPrefix(field, "flags")):
 		return "the sidecar has no rule of its own for an asterisk"
-	case field == "received" && d.Hauberk == "0" && j.hauberk[log+"details"] == "websocket_handshake_unsuccessful" && j.envoy[log+"details"] == j.hauberk[log+"details"]:
+	case field == "received" && d.Hauberk == "0" && j.envoy[log+"details"] == j.hauberk[log+"details"] && (j.hauberk[log+"details"] == "websocket_handshake_unsuccessful" || behindUpgrade(x.Raw, d.Envoy)):
 		return "what follows a request for a protocol is read once it is spoken"
 	case field == "host" && d.Envoy == "null":
 		return "Envoy does not know the host of a request that it refuses at once"
@@ -452,9 +457,28 @@ func (j *http1Judge) logged(log, field string, d Difference) string {
 	return ""
 }
 
+// behindUpgrade tells whether so many bytes follow a head that asks for another protocol.
+func behindUpgrade(raw, n string) bool {
+	for at := 0; ; {
+		i := strings.Index(raw[at:], "\r\n\r\n")
+		if i < 0 {
+			return false
+		}
+		if upgrade.MatchString(raw[at:at+i]) && strconv.Itoa(len(raw)-at-i-4) == n {
+			return true
+		}
+		at += i + 4
+	}
+}
+
+var unescapedSlashes = strings.NewReplacer("%2F", "/", "%2f", "/", "%5C", "\\", "%5c", "\\")
+
+var upgrade = regexp.MustCompile(`(?im)^upgrade:`)
+
 // answered is why an answer differs.
 func (j *http1Judge) answered(x *Case, response, field string, d Difference) string {
 	head := strings.HasPrefix(x.Raw, "HEAD ")
+	log := strings.Replace(response, "response", "log", 1)
 	switch {
 	case field == "header.etag" && d.Envoy == strings.ReplaceAll(d.Hauberk, " | ", ","):
 		return "lines of one name are a list (RFC 9110 5.3)"
@@ -479,6 +503,8 @@ func (j *http1Judge) answered(x *Case, response, field string, d Difference) str
 		return "te-hop"
 	case field == "header.x-a" && d.Hauberk == absent && slices.ContainsFunc(x.Respond, func(a Answer) bool { return strings.Contains(a.Raw, "Connection: X-A") }):
 		return "fields that Connection names are for one hop (RFC 9110 7.6.1)"
+	case field == "header.x-request-id" && d.Hauberk == absent && j.envoy[log+"details"] == "missing_host_header" && j.hauberk[log+"details"] == "missing_host_header":
+		return "a missing Host is an error of the message"
 	case field == "header.x-request-id" && d.Envoy == absent && strings.Contains(x.Raw, "OPTIONS *"):
 		return "the sidecar has no rule of its own for an asterisk"
 	}
@@ -504,7 +530,7 @@ func (j *http1Judge) forwarded(x *Case, upstream, field string, d Difference) st
 		return "a length is written in one way"
 	case field == "header.expect" && d.Hauberk == absent && strings.Contains(x.Raw, "HTTP/1.0"):
 		return "HTTP/1.0 has no expectations (RFC 9110 10.1.1)"
-	case field == "header.expect" && d.Hauberk == absent && j.hauberk[upstream+"framing"] == "none":
+	case field == "header.expect" && d.Hauberk == absent && (j.hauberk[upstream+"framing"] == "none" || j.hauberk[upstream+"header.content-length"] == "0"):
 		return "nobody is told to go on with content that there is none of (RFC 9110 10.1.1)"
 	case field == "header.expect" && d.Hauberk == absent && j.hauberk[upstream+"body"] != "" && j.hauberk[upstream+"broken"] == "":
 		return "who has the content asks nobody whether to send it (RFC 9110 10.1.1)"

@@ -78,6 +78,13 @@ func withoutCode(c *Config, x *Case, envoy, hauberk string) bool {
 	if strings.Contains(fmt.Sprint(c.HCM["local_reply_config"]), "status_code:") {
 		codes = append(codes, statusCode.FindAllString(hauberk, -1)...)
 	}
+	if strings.Contains(strings.ToLower(x.Send), "\ncontent-type: application/grpc") { // which is 200 in the end
+		for _, code := range statusCode.FindAllString(hauberk, -1) {
+			if strings.Contains(c.text(), "status: "+code) {
+				codes = append(codes, code)
+			}
+		}
+	}
 	return slices.ContainsFunc(codes, func(code string) bool {
 		like := strings.ReplaceAll(regexp.QuoteMeta(hauberk), code, "(?:0|"+code+")")
 		return regexp.MustCompile("^(?s:" + like + ")$").MatchString(envoy)

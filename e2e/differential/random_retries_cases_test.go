@@ -17,7 +17,7 @@ func retryCase(r *rand.Rand, c *Config, m retried, name string) Case {
 	m.bounded = m.bounded || m.told && grpc && strings.Contains(x.Send, "Timeout: 250")
 	switch quiet := m.quiet || c.HCM["stream_idle_timeout"] != nil || c.HCM["request_timeout"] != nil; {
 	case chance(r, 15) && quiet && !c.HTTP2 && !m.hedged && !m.mirrored && m.hosts == "http1":
-		x.Raw, x.Send = "POST "+m.path+" HTTP/1.1\r\nHost: test.example\r\nContent-Length: 5\r\n\r\n"+one(r, "", "he"), ""
+		x.Raw, x.Send = "POST "+m.path+" HTTP/1.1\r\nHost: test.example\r\nX-H: cut\r\nContent-Length: 5\r\n\r\n"+one(r, "", "he"), ""
 		return x
 	case chance(r, 10) && !m.mirrored && !hasBody(&x):
 		x.More = []string{retryRequest(r, c, retried{path: m.path, hosts: "busy"}, false)}

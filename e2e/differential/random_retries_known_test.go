@@ -17,6 +17,8 @@ func knownRetries(c *Config, x *Case, d Difference) string {
 	logged := strings.HasPrefix(log, "log")
 	cut := slices.ContainsFunc(x.Respond, func(a Answer) bool { return a.Raw != "" && a.End == "reset" })
 	switch {
+	case refusedAtFirst(x):
+		return "a stream that a host refused before it told how many it takes goes to it again (RFC 9113 8.7)"
 	case logged && field == "tried" && (d.Envoy == "null" || strings.HasSuffix(d.Hauberk, ","+d.Envoy)):
 		return "the sidecar lists every host that was tried, Envoy only that of the last attempt"
 	case d.Field == "log.flags" && without(d.Hauberk, "DT") == d.Envoy, d.Field == "log.flags_long" && without(d.Hauberk, "DurationTimeout") == d.Envoy:
@@ -42,6 +44,14 @@ func knownRetries(c *Config, x *Case, d Difference) string {
 		return "the sidecar says 127.0.0.1 where Envoy puts its own address for a client on loopback"
 	}
 	return ""
+}
+
+// refusedAtFirst tells whether the first attempt was refused and is where Envoy gives up, and the
+// sidecar made one more.
+func refusedAtFirst(x *Case) bool {
+	return len(x.Respond) > 0 && slices.Equal(x.Respond[0].Frames, []string{"RST_STREAM * REFUSED_STREAM"}) &&
+		x.Seen[0]["log.details"] == "upstream_reset_before_response_started{remote_refused_stream_reset}" && x.Seen[0]["upstream[1].start"] == "" &&
+		x.Seen[1]["upstream[1].start"] != "" && x.Seen[1]["upstream[2].start"] == ""
 }
 
 // resetBy tells whether an answer ends in a reset by a code.

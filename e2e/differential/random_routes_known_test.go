@@ -37,7 +37,7 @@ func knownOfRoutes(c *Config, x *Case, d Difference) string {
 		return "code-format"
 	case c.byTemplate(x.Seen[1]["log.route"]) && beyondTemplates(x.Send) && x.Seen[0]["log.route"] != x.Seen[1]["log.route"]:
 		return "a wildcard takes what a request may hold: Envoy's takes some octets of paths alone"
-	case d.Field == "log.empties" && bared(d.Envoy) == bared(d.Hauberk):
+	case (d.Field == "log.empties" || strings.Contains(d.Field, ".header.")) && bared(d.Envoy) == bared(d.Hauberk):
 		return "white space around a value is no part of it (RFC 9110 5.5)"
 	case is("log.cluster", "null", "*") && (with("cluster_header") || d.Hauberk == "nowhere"):
 		return "the log has the name of the cluster that is not there"
@@ -51,6 +51,8 @@ func knownOfRoutes(c *Config, x *Case, d Difference) string {
 	case with("UNESCAPE_AND_REDIRECT") && (is("log.details", "path_normalization_failed", "path_normalization_redirect") || is("log.host", "null", "*") ||
 		d.Field == "response.header.location" && d.Envoy == "/"+d.Hauberk):
 		return "the log has the path as it came, and says that this is a redirect"
+	case with("UNESCAPE_AND_REDIRECT") && slash.MatchString(head) && (d.Field == "log.path" || d.Field == "log.path2") && asked(x) == strings.TrimSuffix(d.Hauberk, " -") && strings.HasPrefix(x.Seen[1]["log.details"], "path_normalization_"):
+		return "the log has the path as it came"
 	case with("path_with_escaped_slashes_action") && slices.Contains([]string{"log.path", "log.path2"}, d.Field) && slashes.ReplaceAllString(slash.ReplaceAllString(d.Hauberk, "/"), "/") == slashes.ReplaceAllString(d.Envoy, "/"),
 		with("REJECT_REQUEST") && is("log.host", "null", "*"):
 		return "the log has the path as it came"
@@ -73,6 +75,13 @@ var (
 func (c *Config) ofRoutes(name string) bool {
 	b, _ := yaml.Marshal([]any{c.Routes, c.VHost, c.VirtualHosts, c.RouteConfig})
 	return regexp.MustCompile(`(?mi)^[ -]*(key: )?"?` + regexp.QuoteMeta(name) + `"?$`).Match(b)
+}
+
+// asked is the target of a request.
+func asked(x *Case) string {
+	line, _, _ := strings.Cut(x.Send, "\n")
+	_, target, _ := strings.Cut(line, " ")
+	return target
 }
 
 // beyondTemplates tells whether the path of a request has what Envoy's wildcards of templates do not take.

@@ -3,8 +3,6 @@ package config
 //lint:file-ignore SA1019 deprecated fields are in many configurations, and mean what they meant
 
 import (
-	"net/netip"
-
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 
@@ -74,7 +72,7 @@ func bindAddress(out *cluster.Bind, a *corev3.SocketAddress, options []sockopt.O
 	case a.GetIpv4Compat():
 		return fail(path+".ipv4_compat", "is for listeners; remove the field")
 	}
-	ip, err := netip.ParseAddr(a.GetAddress())
+	ip, err := ipAddress(a.GetAddress())
 	if err != nil {
 		return fail(path+".address", "%q is not an IP address", a.GetAddress())
 	}

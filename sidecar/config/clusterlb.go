@@ -57,6 +57,9 @@ func (d *decoder) balancing(m *clusterv3.Cluster, out *cluster.Config) error {
 		}
 	}
 	if c := common.GetConsistentHashingLbConfig(); c != nil {
+		if c.GetUseHostnameForHashing() && m.GetType() != clusterv3.Cluster_STRICT_DNS {
+			return fail("common_lb_config.consistent_hashing_lb_config.use_hostname_for_hashing", "needs type STRICT_DNS; the typed policies of load_balancing_policy take it for others")
+		}
 		if err := consistent(c.GetUseHostnameForHashing(), c.GetHashBalanceFactor(), out, "common_lb_config.consistent_hashing_lb_config"); err != nil {
 			return err
 		}

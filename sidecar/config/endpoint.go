@@ -126,7 +126,7 @@ func (d *decoder) endpoint(m *endpointv3.LbEndpoint, path string, names bool) (*
 	if out.Port == 0 {
 		return nil, fail(here+".socket_address.port_value", "0 cannot be connected to")
 	}
-	if _, err := netip.ParseAddr(out.Host); err != nil && !names {
+	if _, err := ipAddress(out.Host); err != nil && !names {
 		return nil, fail(here+".socket_address.address", "%q is not an IP address; names need type STRICT_DNS or LOGICAL_DNS", out.Host)
 	}
 	return out, nil
@@ -149,7 +149,7 @@ func (d *decoder) furtherAddresses(m *endpointv3.Endpoint, path string, names bo
 		if err != nil {
 			return nil, err
 		}
-		ip, err := netip.ParseAddr(host)
+		ip, err := ipAddress(host)
 		if err != nil {
 			return nil, fail(here+".socket_address.address", "%q is not an IP address", host)
 		}
@@ -174,7 +174,7 @@ func (d *decoder) endpointCheck(m *endpointv3.Endpoint_HealthCheckConfig, path s
 		if err != nil {
 			return nil, err
 		}
-		if _, err := netip.ParseAddr(host); err != nil {
+		if _, err := ipAddress(host); err != nil {
 			return nil, fail(path+".address.socket_address.address", "%q is not an IP address", host)
 		}
 		out.Address = host

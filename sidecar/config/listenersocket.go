@@ -5,7 +5,6 @@ package config
 import (
 	"io/fs"
 	"net"
-	"net/netip"
 	"strconv"
 	"time"
 
@@ -66,7 +65,7 @@ func listenAddress(a *corev3.Address, o listener.SocketOptions, path string) (*l
 	if err != nil {
 		return nil, err
 	}
-	ip, err := netip.ParseAddr(host)
+	ip, err := ipAddress(host)
 	if err != nil {
 		return nil, fail(path+".socket_address.address", "%q is not an IP address", host)
 	}

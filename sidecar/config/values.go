@@ -2,6 +2,7 @@ package config
 
 import (
 	"encoding/json"
+	"fmt"
 	"net"
 	"net/netip"
 	"slices"
@@ -98,7 +99,7 @@ func (d *decoder) address(a *corev3.Address, path string) (network, addr string,
 	if err != nil {
 		return "", "", err
 	}
-	if _, err := netip.ParseAddr(host); err != nil {
+	if _, err := ipAddress(host); err != nil {
 		return "", "", fail(path+".socket_address.address", "%q is not an IP address", host)
 	}
 	return "tcp", net.JoinHostPort(host, strconv.Itoa(port)), nil
@@ -123,6 +124,23 @@ func socketAddress(a *corev3.Address, path string) (string, int, error) {
 		return "", 0, fail(path+".socket_address.address", "is empty")
 	}
 	return s.GetAddress(), int(s.GetPortValue()), nil
+}
+
+// ipAddress reads an address of a socket. A zone is an index, or, where an address is one of
+// a link, the name of an interface that this host has (RFC 4007 11.2): any other is no address.
+func ipAddress(s string) (netip.Addr, error) {
+	ip, err := netip.ParseAddr(s)
+	if err != nil || ip.Zone() == "" {
+		return ip, err
+	}
+	if _, err := strconv.ParseUint(ip.Zone(), 10, 32); err == nil {
+		return ip, nil
+	}
+	if !ip.IsLinkLocalUnicast() && !ip.IsLinkLocalMulticast() {
+		return ip, fmt.Errorf("%s is of no link", ip)
+	}
+	_, err = net.InterfaceByName(ip.Zone())
+	return ip, err
 }
 
 // prefixes reads CIDR ranges.

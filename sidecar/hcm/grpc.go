@@ -24,8 +24,10 @@ func (x *exchange) answerGRPC(status int, body string) {
 	x.resp.ContentLength = 0
 	f := &x.resp.Fields
 	f.SetID(message.ContentType, "application/grpc")
-	x.scratch = strconv.AppendInt(x.scratch[:0], int64(status), 10)
-	f.SetIDBytes(message.GRPCStatus, x.scratch)
+	if own, _ := f.ByID(message.GRPCStatus); own == "" { // else it is what the route says
+		x.scratch = strconv.AppendInt(x.scratch[:0], int64(status), 10)
+		f.SetIDBytes(message.GRPCStatus, x.scratch)
+	}
 	if body != "" && x.req.Method != "HEAD" {
 		x.scratch = appendGRPCMessage(x.scratch[:0], body)
 		f.SetIDBytes(message.GRPCMessage, x.scratch)

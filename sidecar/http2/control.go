@@ -125,7 +125,8 @@ func (c *conn) goAwayFrame(h *frameHeader, p []byte) *ConnError {
 	}
 	last, code := binary.BigEndian.Uint32(p)&maxStreamID, Code(binary.BigEndian.Uint32(p[4:]))
 	if c.client == nil {
-		// A client that leaves opens no more streams; those there are go on.
+		// Streams that there are go on, and what comes while there are some is served.
+		c.server.left = true
 		return nil
 	}
 	c.mu.Lock()

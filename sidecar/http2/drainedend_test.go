@@ -37,3 +37,34 @@ func TestWhoEndsADrainedConnection(t *testing.T) {
 		}
 	}
 }
+
+// TestClientLeaves: of a client that has sent GOAWAY the connection ends when there is nothing on
+// it that was asked; what came with it, and what comes meanwhile, is served.
+func TestClientLeaves(t *testing.T) {
+	for _, code := range []xhttp2.ErrCode{xhttp2.ErrCodeNo, xhttp2.ErrCodeProtocol} {
+		hold := make(chan struct{})
+		srv := serve(t, nil, func(s *Stream) {
+			<-hold
+			ok(s)
+		})
+		r := rawClient(t, srv.addr)
+		r.get(1)
+		r.must(r.fr.WriteGoAway(0, code, nil))
+		r.get(3)
+		r.must(r.fr.WritePing(false, [8]byte{}))
+		r.next(xhttp2.FramePing)
+		close(hold)
+		for range 2 {
+			r.next(xhttp2.FrameHeaders)
+			r.next(xhttp2.FrameData)
+		}
+		r.must(r.fr.WritePing(false, [8]byte{}))
+		if g := r.next(xhttp2.FrameGoAway).(*xhttp2.GoAwayFrame); g.LastStreamID != 3 || g.ErrCode != 0 {
+			t.Errorf("%v: GOAWAY %v", code, g)
+		}
+		r.wantEnd()
+		if err := srv.ended(); err != nil {
+			t.Error(err)
+		}
+	}
+}

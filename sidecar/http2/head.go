@@ -203,8 +203,10 @@ func (h *head) field(id message.ID, off, nameLen, valLen int, flags uint8) {
 	if h.kind == trailerHead {
 		keep, refuse := http1.KeepTrailer(id)
 		switch {
-		case connectionSpecific.has(id):
+		case connectionSpecific.has(id), id == message.TE && !message.EqualFold(message.View(h.bytes(v)), "trailers"):
 			h.fault("forbidden_trailer")
+		case id == message.ContentLength:
+			h.trailingLength(v)
 		case refuse: // RFC 9110 6.5.1 forbids it, which malforms no message of HTTP/2
 			h.refuse("forbidden_trailer")
 		}
@@ -221,6 +223,17 @@ func (h *head) field(id message.ID, off, nameLen, valLen int, flags uint8) {
 
 // connectionSpecific fields malform a message (RFC 9113 8.2.2).
 var connectionSpecific = setOf(message.Connection, message.KeepAlive, message.ProxyConnection, message.TransferEncoding, message.Upgrade)
+
+// trailingLength takes Content-Length in trailers, which is not to be there; trailerBlock sees
+// whether it is not even so.
+func (h *head) trailingLength(v span) {
+	n, ok := http1.ParseLength(h.bytes(v))
+	if !ok {
+		h.fault("forbidden_trailer")
+	}
+	h.length = n
+	h.refuse("forbidden_trailer")
+}
 
 // special looks at the fields that frame, connect or come in pieces; keep is false for
 // those that end here.
@@ -314,7 +327,9 @@ func (h *head) load() {
 			}
 			h.arena = append(h.arena, h.bytes(c)...)
 		}
-		h.fields.Note(message.Cookie, off, len(name), start, len(h.arena)-start, false)
+		if len(h.arena) > start { // as in Envoy: else there is none
+			h.fields.Note(message.Cookie, off, len(name), start, len(h.arena)-start, false)
+		}
 	}
 	h.fields.Load(h.arena)
 	switch h.kind {

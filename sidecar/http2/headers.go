@@ -148,6 +148,8 @@ func (c *conn) trailerBlock(b []byte, s *Stream, end bool) *ConnError {
 		return c.streamError(s.id, s, ProtocolError, GlitchStreamError, "depends_on_itself")
 	case !end:
 		return c.malformed(s.id, s, "trailers_without_end")
+	case c.head.length >= 0 && c.head.length != s.got:
+		return c.malformed(s.id, s, c.head.malformed) // RFC 9113 8.1.1
 	case c.head.malformed != "":
 		return c.badHead(s.id, s)
 	}

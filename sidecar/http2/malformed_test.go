@@ -156,6 +156,36 @@ func TestMalformedEndsConnection(t *testing.T) {
 	r.wantGoAway(ProtocolError)
 }
 
+// TestMalformedTrailersEndConnection: a length that is not that of the content, or none, and a TE
+// that is no word of HTTP/2 malform a message; what only is no trailer ends its stream.
+func TestMalformedTrailersEndConnection(t *testing.T) {
+	cfg := Default()
+	cfg.MalformedEndsConnection = true
+	srv := serve(t, cfg, func(s *Stream) {
+		for last := false; !last; {
+			var err error
+			if _, last, err = s.Next(); err != nil {
+				return
+			}
+		}
+	})
+	for field, ends := range map[[2]string]bool{
+		{"content-length", "5"}: true, {"content-length", "x"}: true, {"te", "gzip"}: true,
+		{"content-length", "2"}: false, {"te", "trailers"}: false, {"host", "a"}: false,
+	} {
+		r := rawClient(t, srv.addr)
+		r.headers(1, false, post...)
+		r.must(r.fr.WriteData(1, false, []byte("hi")))
+		r.headers(1, true, field[0], field[1])
+		if ends {
+			r.wantGoAway(ProtocolError)
+		} else {
+			r.wantReset(1, ProtocolError)
+		}
+		_ = r.c.Close()
+	}
+}
+
 // TestGoodRequests: what is odd and right is taken, in the model's form.
 func TestGoodRequests(t *testing.T) {
 	type seen struct {

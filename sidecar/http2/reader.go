@@ -284,6 +284,9 @@ func (c *conn) endBatch() *ConnError {
 	if c.server != nil {
 		c.server.start()
 		c.untold = c.server.lost.first != nil
+		if c.server.left && len(c.streams) == 0 && c.server.fresh == nil {
+			c.fail(errDrained) // a client that leaves has no use for it (RFC 9113 6.8)
+		}
 	}
 	if c.keeper.watching {
 		c.keeper.lastRead = time.Now()

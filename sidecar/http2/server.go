@@ -32,6 +32,7 @@ type ServerConn struct {
 	lost      lostStreams
 	tls       bool
 	final     bool // the final GOAWAY was sent
+	left      bool // the client has sent one
 }
 
 // NewServer makes the server's side of a connection on s; cfg nil means Default. cfg

@@ -69,7 +69,7 @@ type op struct {
 	literal string
 	value   valueFunc
 	typed   valueFunc // the value as JSON, where that has not one type
-	max     int       // longest value kept, 0 for all
+	max     int       // longest value kept, 0 for all, logformat.Nothing for none
 	number  bool      // a JSON number
 	plain   bool      // nothing in the value is to be escaped
 }
@@ -261,8 +261,8 @@ func (o *op) append(dst []byte, r *Record, omit bool) []byte {
 
 func (o *op) appendValue(dst []byte, r *Record) (out []byte, ok bool) {
 	out, ok = o.value(dst, r)
-	if o.max > 0 && len(out)-len(dst) > o.max {
-		out = out[:len(dst)+o.max]
+	if o.max != 0 && len(out)-len(dst) > o.max {
+		out = out[:len(dst)+max(o.max, 0)]
 	}
 	return out, ok
 }

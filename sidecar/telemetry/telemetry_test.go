@@ -52,6 +52,7 @@ func TestFormat(t *testing.T) {
 		{"%DOWNSTREAM_REMOTE_ADDRESS% %DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT% %DOWNSTREAM_REMOTE_PORT%", "127.0.0.1:5 127.0.0.1 5"},
 		{"%HAUBERK_SRC_ID% %HAUBERK_DECISION% %HAUBERK_RULE% %HAUBERK_RETRIES%", "spiffe://td/ns/default/dc/dc1/svc/web deny default deny 2"},
 		{"100%%", "100%"},
+		{"%REQ(X):0%|%REQ(NONE):0%", "|-"}, // what it has none of is still absent
 	} {
 		f, err := ParseFormat(tc.format)
 		if err != nil {
@@ -65,7 +66,7 @@ func TestFormat(t *testing.T) {
 }
 
 func TestFormatRefuses(t *testing.T) {
-	for _, format := range []string{"%NO_SUCH%", "%REQ%", "%REQ()%", "%REQ(?x)%", "%DURATION(x)%", "%DURATION:3%", "% x", "%REQ(x", "%START_TIME(%Q)%", "%REQ(x):0%", "50% of"} {
+	for _, format := range []string{"%NO_SUCH%", "%REQ%", "%REQ()%", "%REQ(?x)%", "%DURATION(x)%", "%DURATION:3%", "% x", "%REQ(x", "%START_TIME(%Q)%", "%REQ(x):-1%", "50% of"} {
 		if _, err := ParseFormat(format); err == nil {
 			t.Errorf("%s was accepted", format)
 		}

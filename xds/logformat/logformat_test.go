@@ -27,7 +27,7 @@ func TestParseRefuses(t *testing.T) {
 		"%NOPE%":                  "%NOPE% is unknown",
 		"%PROTOCOL":               "no closing",
 		"%PROTOCOL(x)%":           "takes no argument",
-		"%PROTOCOL:x%":            "not a positive number",
+		"%PROTOCOL:x%":            "not a number of bytes",
 		"%RESPONSE_CODE:3%":       "takes no length",
 		"%REQ%":                   "needs an argument",
 		"%GRPC_STATUS(NUMBER):1%": "is a number and takes no length",

@@ -253,9 +253,9 @@ func check(name, argument string, hasArgument bool, limit int) error {
 		return fmt.Errorf("%%%s%% needs an argument in parentheses", name)
 	case hasArgument && (o.Kind == Text || o.Kind == Number):
 		return fmt.Errorf("%%%s%% takes no argument", name)
-	case limit > 0 && o.Kind == Metadata && (name == "CLUSTER_METADATA" || name == "UPSTREAM_METADATA"):
+	case limit != 0 && o.Kind == Metadata && (name == "CLUSTER_METADATA" || name == "UPSTREAM_METADATA"):
 		return fmt.Errorf("%%%s%% takes no length, nor does Envoy take one; METADATA does", name)
-	case limit > 0 && IsNumber(name, argument):
+	case limit != 0 && IsNumber(name, argument):
 		return fmt.Errorf("%%%s%% is a number and takes no length", name)
 	case o.Kind == Header:
 		_, _, err = HeaderNames(argument)

@@ -14,9 +14,12 @@ type Piece struct {
 	Literal string
 	// Name of the operator, empty for a literal.
 	Name, Argument string
-	// Max is the longest value kept, in bytes; 0 for all.
+	// Max is the longest value kept, in bytes; 0 for all, Nothing for none.
 	Max int
 }
+
+// Nothing is the Max of a length of 0: of a value nothing is left, and it is one all the same.
+const Nothing = -1
 
 // Parse cuts a format into literals and operators: %NAME%, %NAME(ARGUMENT)%,
 // %NAME(ARGUMENT):LENGTH%, and %% for a percent sign. An unknown operator, or
@@ -95,8 +98,11 @@ func parseOperator(text string) (o Piece, rest string, err error) {
 			return o, "", fmt.Errorf("%%%s has no closing %%", name)
 		}
 		limit, err = strconv.Atoi(rest[1:end])
-		if err != nil || limit <= 0 {
-			return o, "", fmt.Errorf("length %q of %%%s%% is not a positive number", rest[1:end], name)
+		if err != nil || limit < 0 {
+			return o, "", fmt.Errorf("length %q of %%%s%% is not a number of bytes", rest[1:end], name)
+		}
+		if limit == 0 {
+			limit = Nothing
 		}
 		rest = rest[end:]
 	}
