@@ -32,6 +32,8 @@ import (
 type pki struct {
 	ca  *x509.Certificate
 	key *ecdsa.PrivateKey
+	// ended has what it issues have expired.
+	ended bool
 }
 
 func newPKI(t *testing.T) *pki {
@@ -48,7 +50,7 @@ func newPKI(t *testing.T) *pki {
 	if ca, err = x509.ParseCertificate(der); err != nil {
 		t.Fatal(err)
 	}
-	return &pki{ca, key}
+	return &pki{ca: ca, key: key}
 }
 
 // root is the anchor, and issue a certificate and its key, all PEM.
@@ -61,8 +63,12 @@ func (p *pki) issue(t *testing.T, name string) (crt, key string) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	end := time.Now().Add(time.Hour)
+	if p.ended {
+		end = time.Now().Add(-time.Minute)
+	}
 	der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: name},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), DNSNames: []string{name},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: end, DNSNames: []string{name},
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}}, p.ca, &k.PublicKey, p.key)
 	if err != nil {
 		t.Fatal(err)

@@ -36,14 +36,38 @@ type ground struct {
 	fill  []string
 	mu    sync.Mutex
 	slow  map[string]chan struct{}
+	// showing are the certificates that clients show, by the name that they ask for.
+	showing map[string]*tls.Certificate
+	says    verdicts
 }
 
 func newGround(t *testing.T) *ground {
 	g := &ground{slow: map[string]chan struct{}{}}
+	g.says.all(200)
 	anchors := [2]*pki{newPKI(t), newPKI(t)}
+	g.fill = append(g.fill, "CABOTH", strconv.Quote(anchors[0].root()+anchors[1].root()))
+	for i, name := range []string{"first.example", "second.example", "third.example", "late.example"} {
+		issuer := *anchors[i/2%2]
+		if i == 3 {
+			issuer = *anchors[0]
+			issuer.ended = true
+		}
+		crt, key := issuer.issue(t, name)
+		if i < 2 {
+			g.fill = append(g.fill, "CA"+strconv.Itoa(i), strconv.Quote(anchors[i].root()))
+		}
+		g.fill = append(g.fill, "CRT"+strconv.Itoa(i), strconv.Quote(crt), "KEY"+strconv.Itoa(i), strconv.Quote(key))
+	}
+	_, unknown := anchors[0].issue(t, "nobody")
+	g.fill = append(g.fill, "KEY9", strconv.Quote(unknown))
+	g.showing = map[string]*tls.Certificate{"third.example": {}}
 	for i, name := range []string{"first.example", "second.example"} {
-		crt, key := anchors[0].issue(t, name)
-		g.fill = append(g.fill, "CA"+strconv.Itoa(i), strconv.Quote(anchors[i].root()), "CRT"+strconv.Itoa(i), strconv.Quote(crt), "KEY"+strconv.Itoa(i), strconv.Quote(key))
+		crt, key := anchors[i].issue(t, name)
+		pair, err := tls.X509KeyPair([]byte(crt), []byte(key))
+		if err != nil {
+			t.Fatal(err)
+		}
+		g.showing[name] = &pair
 	}
 	for i := range g.ports {
 		s := httptest.NewUnstartedServer(g.host(strconv.Itoa(i)))
@@ -59,7 +83,8 @@ func newGround(t *testing.T) *ground {
 			if err != nil {
 				t.Fatal(err)
 			}
-			s.TLS = &tls.Config{Certificates: []tls.Certificate{pair}}
+			s.TLS = &tls.Config{Certificates: []tls.Certificate{pair}, ClientAuth: tls.RequestClientCert}
+			s.Config.SetKeepAlivesEnabled(false) // each request tells what a handshake comes to now
 			s.StartTLS()
 		}
 		t.Cleanup(s.CloseClientConnections)
@@ -72,6 +97,11 @@ func newGround(t *testing.T) *ground {
 // host answers with its name; a request that is to be long is answered when it is let go.
 func (g *ground) host(name string) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasPrefix(r.URL.Path, "/check") {
+			i, _ := strconv.Atoi(name)
+			g.check(w, r, i)
+			return
+		}
 		if id := r.URL.Query().Get("slow"); id != "" {
 			g.mu.Lock()
 			gate := g.slow[id]
@@ -85,8 +115,30 @@ func (g *ground) host(name string) http.HandlerFunc {
 				return
 			}
 		}
+		if r.TLS != nil && len(r.TLS.PeerCertificates) > 0 {
+			_, _ = io.WriteString(w, r.TLS.PeerCertificates[0].Subject.CommonName+" at ")
+		}
 		_, _ = io.WriteString(w, name)
 	}
+}
+
+// check answers a check of a host.
+func (g *ground) check(w http.ResponseWriter, r *http.Request, host int) {
+	g.mu.Lock()
+	status := g.says[host][map[bool]int{true: 1}[strings.HasPrefix(r.URL.Path, "/check1")]]
+	g.mu.Unlock()
+	if status == 0 {
+		<-r.Context().Done()
+		return
+	}
+	w.WriteHeader(status)
+}
+
+// sway has hosts say something else to checks.
+func (g *ground) sway(v verdicts) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.says = v
 }
 
 // peer is one of the two, with a server of its own.
@@ -97,6 +149,7 @@ type peer struct {
 	host    string
 	log     journal
 	replace *strings.Replacer
+	showing map[string]*tls.Certificate
 	done    chan struct{}
 	end     func()
 }
@@ -127,7 +180,8 @@ func follow(t *testing.T, name string, g *ground, delta, frank bool) *peer {
 	p := &peer{program: program{name: name, dir: t.TempDir()}, ads: newADS(t, delta, frank), done: make(chan struct{})}
 	// Nobody else has an address of these: a port is not listened at all the time.
 	p.host = fmt.Sprintf("127.%d.%d.%d", 64+os.Getpid()%128, os.Getpid()/128%256, 1+hosts.Add(1)%250)
-	fill := append(slices.Clone(g.fill), "HOST", p.host)
+	fill := append(slices.Clone(g.fill), "HOST", p.host, "SECRETS", p.dir)
+	p.showing = g.showing
 	for i := range p.ports {
 		var err error
 		if p.ports[i], err = ports.Free(p.host); err != nil {
@@ -198,6 +252,10 @@ func (p *peer) load(t *testing.T, w *world, url string) {
 func (p *peer) apply(t *testing.T, w *world, order []string) map[string]int {
 	marks := map[string]int{}
 	for _, url := range order {
+		if url == resource.SecretType {
+			p.writeSecrets(t, w)
+			continue
+		}
 		p.load(t, w, url)
 		marks[url] = p.ads.mark()
 		nonce := p.ads.tell(url)
@@ -251,7 +309,8 @@ func (p *peer) connect(port int, sni string) (*link, string) {
 	if sni == "" {
 		return &link{c, bufio.NewReader(c)}, ""
 	}
-	s := tls.Client(c, &tls.Config{ServerName: sni, InsecureSkipVerify: true, MaxVersion: tls.VersionTLS12})
+	s := tls.Client(c, &tls.Config{ServerName: sni, InsecureSkipVerify: true, MaxVersion: tls.VersionTLS12,
+		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return p.showing[sni], nil }})
 	if err := s.Handshake(); err != nil {
 		_ = c.Close()
 		return nil, "closed" // a TCP proxy without a host does so before, or after it

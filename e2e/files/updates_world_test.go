@@ -47,6 +47,9 @@ type world struct {
 	said []string // what the last step does
 	// hasty is set where a type is told before anything was said of the one before.
 	hasty bool
+	// verdicts are what hosts say to checks; swayed is set where the last step changed them.
+	verdicts verdicts
+	swayed   bool
 }
 
 var urls = []string{resource.ClusterType, resource.EndpointType, resource.ListenerType, resource.RouteType}
@@ -58,8 +61,14 @@ const (
 
 func newWorld(r *rand.Rand, delta bool) *world {
 	w := &world{r: r, delta: delta, now: map[string]map[string]thing{}, before: map[string]map[string][]thing{}, sound: map[string]map[string]thing{}, gone: map[string]bool{}}
-	for _, url := range urls {
+	for _, url := range append(slices.Clone(urls), resource.SecretType) {
 		w.now[url], w.before[url], w.sound[url] = map[string]thing{}, map[string][]thing{}, map[string]thing{}
+	}
+	w.verdicts.all(200)
+	for _, name := range secretNames {
+		if !chance(r, 4) {
+			w.putSecret(name, w.secret(name))
+		}
 	}
 	for i := range 3 {
 		w.put(resource.ClusterType, fmt.Sprint("c", i), w.cluster(fmt.Sprint("c", i)))
@@ -113,7 +122,10 @@ func (w *world) host(weights bool, had map[int]bool) string {
 	if had != nil {
 		had[n] = true
 	}
-	var more string
+	var more, checked string
+	if chance(r, 8) {
+		checked = fmt.Sprintf(", health_check_config: {%s}", one(r, "disable_active_health_check: true", "port_value: ORIGIN0", "port_value: ORIGIN1", "port_value: ORIGIN5"))
+	}
 	if weights && chance(r, 3) {
 		more += fmt.Sprintf(", load_balancing_weight: %d", one(r, 1, 2, 3, 7))
 	}
@@ -123,7 +135,7 @@ func (w *world) host(weights bool, had map[int]bool) string {
 	if chance(r, 2) {
 		more += fmt.Sprintf(", metadata: {filter_metadata: {envoy.lb: {stage: %s}}}", one(r, "x", "y"))
 	}
-	return fmt.Sprintf("{endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: ORIGIN%d}}}%s}", n, more)
+	return fmt.Sprintf("{endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: ORIGIN%d}}%s}%s}", n, checked, more)
 }
 
 // assignment is what a cluster's hosts are, by locality.
@@ -199,7 +211,7 @@ func (w *world) cluster(name string) thing {
 	if chance(r, 6) {
 		text += ", lb_subset_config: {fallback_policy: " + one(r, "NO_FALLBACK", "ANY_ENDPOINT", "DEFAULT_SUBSET, default_subset: {stage: y}") + ", subset_selectors: [{keys: [stage]}]}"
 	}
-	if chance(r, 6) {
+	if chance(r, 5) {
 		text += ", transport_socket: " + w.upstreamTLS()
 	}
 	if chance(r, 8) {
@@ -209,14 +221,20 @@ func (w *world) cluster(name string) thing {
 	if chance(r, 10) {
 		text += ", close_connections_on_host_health_failure: true"
 	}
+	if chance(r, 3) {
+		text += w.checks()
+	}
 	return thing{text: text + "}"}
 }
 
 func (w *world) upstreamTLS() string {
 	sni := one(w.r, "", ", sni: first.example", ", sni: second.example")
-	names := one(w.r, "", ", match_typed_subject_alt_names: [{san_type: DNS, matcher: {exact: first.example}}]", ", match_typed_subject_alt_names: [{san_type: DNS, matcher: {exact: second.example}}]")
+	var own string
+	if chance(w.r, 2) {
+		own = ", " + w.ownCertificates(one(w.r, "0", "2"))
+	}
 	return `{name: tls, typed_config: {"@type": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext` + sni +
-		`, common_tls_context: {tls_params: {tls_maximum_protocol_version: TLSv1_3}, validation_context: {trusted_ca: {inline_string: CA` + one(w.r, "0", "0", "1") + `}` + names + `}}}}`
+		`, common_tls_context: {tls_params: {tls_maximum_protocol_version: TLSv1_3}, ` + w.validation() + own + `}}}`
 }
 
 // paths are those that routes may have an entry for.
@@ -274,8 +292,12 @@ func (w *world) chain(match, tls string) string {
 	r := w.r
 	var socket string
 	if tls != "" {
-		socket = `, transport_socket: {name: tls, typed_config: {"@type": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext, common_tls_context: {` +
-			`tls_certificates: [{certificate_chain: {inline_string: CRT` + tls + `}, private_key: {inline_string: KEY` + tls + `}}]}}}`
+		socket = `, transport_socket: {name: tls, typed_config: {"@type": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext, common_tls_context: {` + w.ownCertificates(tls)
+		if chance(r, 3) {
+			socket += ", " + w.validation() + "}, require_client_certificate: true}}"
+		} else {
+			socket += "}}}"
+		}
 	}
 	if match != "" {
 		match = ", filter_chain_match: {" + match + "}"
@@ -337,6 +359,9 @@ func (w *world) say(format string, args ...any) {
 // heal takes faults back. In the state of the world one that refuses the whole response
 // would refuse what comes with it.
 func (w *world) heal(all bool, touched map[string]bool) {
+	if all {
+		w.healSecrets(touched)
+	}
 	for _, url := range urls {
 		for _, name := range slices.Sorted(maps.Keys(w.now[url])) {
 			t := w.now[url][name]
@@ -344,7 +369,9 @@ func (w *world) heal(all bool, touched map[string]bool) {
 				continue
 			}
 			touched[url] = true
-			if old, ok := w.sound[url][name]; ok {
+			if old, ok := w.sound[url][name]; ok && w.unusable(old) {
+				continue
+			} else if ok {
 				w.now[url][name] = old
 				w.say("%s %s healed: %s", short(url), name, old.text)
 				continue
@@ -399,6 +426,13 @@ func (w *world) step() []string {
 	w.said, w.hasty = nil, chance(w.r, 3)
 	touched, locked := map[string]bool{}, map[string]bool{}
 	w.heal(false, touched)
+	w.swayed = false
+	if chance(w.r, 3) {
+		w.changeVerdicts()
+	}
+	if chance(w.r, 3) {
+		w.changeSecrets(touched)
+	}
 	for range one(w.r, 1, 1, 2, 3, 4) {
 		url := one(w.r, resource.ClusterType, resource.EndpointType, resource.ListenerType, resource.RouteType)
 		if locked[url] {
@@ -417,6 +451,10 @@ func (w *world) step() []string {
 	// A cluster that changes after its endpoints were refused has the last good ones here, and none in Envoy.
 	if chance(w.r, 3) && !faulty {
 		w.r.Shuffle(len(order), func(i, j int) { order[i], order[j] = order[j], order[i] })
+	}
+	if touched[resource.SecretType] {
+		w.hasty = false // it counts whether a file is there
+		order = slices.Insert(order, w.r.IntN(len(order)+1), resource.SecretType)
 	}
 	return slices.DeleteFunc(order, func(url string) bool { return !touched[url] })
 }
@@ -457,6 +495,9 @@ func (w *world) change(url string, touched, locked map[string]bool) {
 		w.say("%s removed", what)
 	case k <= 2 && len(w.before[url][name]) > 0:
 		was := one(r, w.before[url][name]...)
+		if w.unusable(was) {
+			return
+		}
 		w.put(url, name, was)
 		w.say("%s set back: %s", what, was.text)
 	case k <= 5 && there:
@@ -471,7 +512,7 @@ func (w *world) change(url string, touched, locked map[string]bool) {
 		// Changes places with another.
 		other := w.name(prefix, n)
 		second, ok := w.now[url][other]
-		if !ok || other == name || second.fault != "" {
+		if !ok || other == name || second.fault != "" || w.unusable(second) || w.unusable(old) {
 			return
 		}
 		w.put(url, name, renamed(second, other, name))
@@ -480,7 +521,7 @@ func (w *world) change(url string, touched, locked map[string]bool) {
 	case k == 7 && there:
 		// Has another name.
 		other := w.name(prefix, n)
-		if _, ok := w.now[url][other]; ok {
+		if _, ok := w.now[url][other]; ok || w.unusable(old) {
 			return
 		}
 		delete(w.now[url], name)
@@ -492,6 +533,9 @@ func (w *world) change(url string, touched, locked map[string]bool) {
 		w.say("%s is called %s now", what, other)
 	default:
 		t := w.make(url, name)
+		if w.unusable(t) {
+			return
+		}
 		w.put(url, name, t)
 		w.say("%s is now %s", what, t.text)
 	}
