@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"log"
-	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -44,6 +43,7 @@ type ground struct {
 func newGround(t *testing.T) *ground {
 	g := &ground{slow: map[string]chan struct{}{}}
 	g.says.all(200)
+	var issued [][2]string
 	anchors := [2]*pki{newPKI(t), newPKI(t)}
 	g.fill = append(g.fill, "CABOTH", strconv.Quote(anchors[0].root()+anchors[1].root()))
 	for i, name := range []string{"first.example", "second.example", "third.example", "late.example"} {
@@ -53,6 +53,7 @@ func newGround(t *testing.T) *ground {
 			issuer.ended = true
 		}
 		crt, key := issuer.issue(t, name)
+		issued = append(issued, [2]string{crt, key})
 		if i < 2 {
 			g.fill = append(g.fill, "CA"+strconv.Itoa(i), strconv.Quote(anchors[i].root()))
 		}
@@ -74,11 +75,11 @@ func newGround(t *testing.T) *ground {
 		s.Config.ErrorLog = log.New(io.Discard, "", 0)
 		s.Config.Protocols = new(http.Protocols)
 		s.Config.Protocols.SetHTTP1(true)
-		if i < origins-2 {
+		if i < plains {
 			s.Config.Protocols.SetUnencryptedHTTP2(true)
 			s.Start()
 		} else {
-			crt, key := anchors[0].issue(t, one(rand.New(rand.NewPCG(uint64(i), 0)), "first.example", "second.example"))
+			crt, key := issued[i-plains][0], issued[i-plains][1]
 			pair, err := tls.X509KeyPair([]byte(crt), []byte(key))
 			if err != nil {
 				t.Fatal(err)
@@ -426,10 +427,11 @@ func (p *peer) hold(g *ground, step string) (finish func() map[string]held) {
 	g.slow[id] = gate
 	g.mu.Unlock()
 	for port := range p.ports {
-		for _, path := range paths {
-			l, _ := p.connect(port, "")
+		for i := range 2 * len(paths) {
+			path, sni := paths[i/2], []string{"", "first.example"}[i%2]
+			l, _ := p.connect(port, sni)
 			if l == nil {
-				break
+				continue
 			}
 			_ = l.c.SetReadDeadline(time.Now().Add(2 * time.Second))
 			_, _ = fmt.Fprintf(l.c, "GET %s?slow=%s HTTP/1.1\r\nHost: h\r\nX-Key: k0\r\n\r\n", path, id)
@@ -438,7 +440,7 @@ func (p *peer) hold(g *ground, step string) (finish func() map[string]held) {
 				_ = l.c.Close()
 				continue
 			}
-			begun[fmt.Sprint(port, path)] = one{l, r.Body}
+			begun[fmt.Sprint(port, path, " ", sni)] = one{l, r.Body}
 		}
 	}
 	return func() map[string]held {
@@ -450,7 +452,8 @@ func (p *peer) hold(g *ground, step string) (finish func() map[string]held) {
 			if _, err := io.ReadAll(l.rest); err != nil {
 				h.end = "cut: " + err.Error()
 			} else {
-				h.again, _ = l.ask("h", name[1:], "k0", "")
+				path, _, _ := strings.Cut(name[1:], " ")
+				h.again, _ = l.ask("h", path, "k0", "")
 			}
 			out[name] = h
 			_ = l.c.Close()

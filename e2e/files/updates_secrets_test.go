@@ -42,7 +42,7 @@ func (w *world) secret(name string) thing {
 		n := one(r, "0", "0", "1", "1", "2", "3")
 		return thing{text: text + "tls_certificate: {certificate_chain: {inline_string: CRT" + n + "}, private_key: {inline_string: KEY" + n + "}}}]"}
 	}
-	return thing{text: text + "validation_context: {trusted_ca: {inline_string: " + one(r, "CA0", "CA0", "CA1", "CABOTH") + "}" + one(r, "", "", altNames("first.example"), altNames("second.example")) + "}}]"}
+	return thing{text: text + "validation_context: {trusted_ca: {inline_string: " + one(r, "CA0", "CA0", "CA1", "CABOTH") + "}" + one(r, "", "", altNames("first.example"), altNames("second.example"), altNames("third.example")) + "}}]"}
 }
 
 func altNames(name string) string {
@@ -122,7 +122,7 @@ func (w *world) healSecrets(touched map[string]bool) {
 // in use for all here; in Envoy by those alone who had it.
 func (w *world) unusable(t thing) bool {
 	for name, s := range w.now[resource.SecretType] {
-		if s.fault != "" && strings.Contains(t.text, "SECRETS/"+name+".yaml") {
+		if s.fault != "" && s.fault != "no file" && strings.Contains(t.text, "SECRETS/"+name+".yaml") {
 			return true
 		}
 	}
@@ -144,7 +144,7 @@ func (w *world) ownCertificates(inline string) string {
 // validation is what a TLS context asks of a peer.
 func (w *world) validation() string {
 	r := w.r
-	names := one(r, "", altNames("first.example"), altNames("second.example"))
+	names := one(r, "", altNames("first.example"), altNames("second.example"), altNames("third.example"))
 	switch r.IntN(4) {
 	case 0:
 		return "validation_context_sds_secret_config: " + w.sds(one(r, "trust0", "trust1"))

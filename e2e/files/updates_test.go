@@ -134,6 +134,9 @@ type course struct {
 }
 
 func (c *course) told(format string, args ...any) {
+	if os.Getenv("TELL") != "" {
+		c.t.Logf(format, args...)
+	}
 	c.log = append(c.log, fmt.Sprintf(format, args...))
 }
 
@@ -297,6 +300,11 @@ func (c *course) compare() string {
 		wg.Go(func() { got[i] = p.probe(false) })
 	}
 	wg.Wait()
+	if os.Getenv("TELL") != "" {
+		for _, k := range slices.Sorted(maps.Keys(got[0])) {
+			c.t.Logf("ANS %s: %s | %s", k, got[0][k], got[1][k])
+		}
+	}
 	return c.diff(got, [2]string{"envoy", "hauberk"})
 }
 

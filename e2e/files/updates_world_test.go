@@ -47,6 +47,8 @@ type world struct {
 	said []string // what the last step does
 	// hasty is set where a type is told before anything was said of the one before.
 	hasty bool
+	// keen has more of TLS and of checks, and less of other things.
+	keen bool
 	// verdicts are what hosts say to checks; swayed is set where the last step changed them.
 	verdicts verdicts
 	swayed   bool
@@ -56,7 +58,8 @@ var urls = []string{resource.ClusterType, resource.EndpointType, resource.Listen
 
 const (
 	ports5  = 4
-	origins = 6 // the last two of TLS
+	origins = 8
+	plains  = 4 // the others are of TLS
 )
 
 func newWorld(r *rand.Rand, delta bool) *world {
@@ -64,9 +67,10 @@ func newWorld(r *rand.Rand, delta bool) *world {
 	for _, url := range append(slices.Clone(urls), resource.SecretType) {
 		w.now[url], w.before[url], w.sound[url] = map[string]thing{}, map[string][]thing{}, map[string]thing{}
 	}
+	w.keen = chance(r, 2)
 	w.verdicts.all(200)
 	for _, name := range secretNames {
-		if !chance(r, 4) {
+		if !w.rare(4, 8) {
 			w.putSecret(name, w.secret(name))
 		}
 	}
@@ -82,8 +86,11 @@ func newWorld(r *rand.Rand, delta bool) *world {
 		w.put(resource.RouteType, fmt.Sprint("r", i), w.routes(fmt.Sprint("r", i)))
 	}
 	w.put(resource.ListenerType, "l0", w.listener("l0", 0))
-	if chance(r, 2) {
+	if w.rare(2, 1) {
 		w.put(resource.ListenerType, "l1", w.listener("l1", 1))
+	}
+	if w.keen {
+		w.put(resource.ListenerType, "l2", w.listener("l2", 2))
 	}
 	return w
 }
@@ -110,12 +117,23 @@ func (w *world) put(url, name string, t thing) {
 	}
 }
 
+// rare is true once in n times, and where there is to be more of something once in keen.
+func (w *world) rare(n, keen int) bool {
+	if w.keen {
+		n = keen
+	}
+	return chance(w.r, n)
+}
+
+// secure are the services whose hosts are of TLS, for the clusters that are.
+func (w *world) secure(name string) bool { return w.keen && (name == "s3" || name == "s4") }
+
 // host is one endpoint, at none of the hosts that are had already.
-func (w *world) host(weights bool, had map[int]bool) string {
+func (w *world) host(weights, secure bool, had map[int]bool) string {
 	r := w.r
-	n := r.IntN(origins - 2)
-	if chance(r, 8) {
-		n = origins - 1 - r.IntN(2)
+	n := r.IntN(plains)
+	if secure || chance(r, 8) {
+		n = plains + r.IntN(origins-plains)
 	}
 	for ; had[n]; n = (n + 1) % origins {
 	}
@@ -139,7 +157,7 @@ func (w *world) host(weights bool, had map[int]bool) string {
 }
 
 // assignment is what a cluster's hosts are, by locality.
-func (w *world) assignment(name string, once bool) string {
+func (w *world) assignment(name string, once, secure bool) string {
 	r := w.r
 	var had map[int]bool
 	if once {
@@ -157,7 +175,7 @@ func (w *world) assignment(name string, once bool) string {
 		var hosts []string
 		for range one(r, 0, 1, 1, 2, 2, 3) {
 			if len(had) < origins {
-				hosts = append(hosts, w.host(true, had))
+				hosts = append(hosts, w.host(true, secure, had))
 			}
 		}
 		groups = append(groups, fmt.Sprintf("{locality: {region: q, zone: z%d}%s, lb_endpoints: [%s]}", i, more, strings.Join(hosts, ", ")))
@@ -172,25 +190,32 @@ func (w *world) assignment(name string, once bool) string {
 	return fmt.Sprintf("{cluster_name: %s, endpoints: [%s]%s}", name, strings.Join(groups, ", "), policy)
 }
 
-func (w *world) endpoints(name string) thing { return thing{text: w.assignment(name, !chance(w.r, 4))} }
+func (w *world) endpoints(name string) thing {
+	return thing{text: w.assignment(name, !chance(w.r, 4), w.secure(name))}
+}
 
 const eds = "{resource_api_version: V3, ads: {}, initial_fetch_timeout: 0.4s}"
 
 func (w *world) cluster(name string) thing {
 	r := w.r
+	secure := w.rare(5, 2)
+	service := w.name("s", services5)
+	if w.keen && secure {
+		service = one(r, "s3", "s4")
+	}
 	text := fmt.Sprintf("{name: %s, connect_timeout: 1s, lb_policy: %s", name, one(r, "RING_HASH", "MAGLEV", "RING_HASH", "MAGLEV", "ROUND_ROBIN", "LEAST_REQUEST", "RANDOM"))
 	switch r.IntN(12) {
 	case 0:
-		text += ", type: STATIC, load_assignment: " + w.assignment(name, true)
+		text += ", type: STATIC, load_assignment: " + w.assignment(name, true, secure)
 	case 1:
-		text += ", type: STRICT_DNS, load_assignment: " + w.assignment(name, true)
+		text += ", type: STRICT_DNS, load_assignment: " + w.assignment(name, true, secure)
 	case 2:
-		text += ", type: LOGICAL_DNS, load_assignment: {cluster_name: " + name + ", endpoints: [{lb_endpoints: [" + w.host(false, nil) + "]}]}"
+		text += ", type: LOGICAL_DNS, load_assignment: {cluster_name: " + name + ", endpoints: [{lb_endpoints: [" + w.host(false, secure, nil) + "]}]}"
 	case 3:
 		return thing{text: fmt.Sprintf(`{name: %s, connect_timeout: 1s, lb_policy: CLUSTER_PROVIDED, cluster_type: {name: envoy.clusters.aggregate, typed_config: {
   "@type": type.googleapis.com/envoy.extensions.clusters.aggregate.v3.ClusterConfig, clusters: [%s, %s]}}}`, name, w.name("c", clusters5), w.name("c", clusters5))}
 	default:
-		text += ", type: EDS, eds_cluster_config: {eds_config: " + eds + ", service_name: " + w.name("s", services5) + "}"
+		text += ", type: EDS, eds_cluster_config: {eds_config: " + eds + ", service_name: " + service + "}"
 	}
 	var lb []string
 	if chance(r, 4) {
@@ -205,13 +230,13 @@ func (w *world) cluster(name string) thing {
 	if len(lb) > 0 {
 		text += ", common_lb_config: {" + strings.Join(lb, ", ") + "}"
 	}
-	if chance(r, 6) {
+	if w.rare(6, 20) {
 		text += ", circuit_breakers: {thresholds: [{" + one(r, "max_requests: 0", "max_connections: 7", "max_pending_requests: 5", "max_requests: 20", "priority: HIGH, max_requests: 0") + "}]}"
 	}
-	if chance(r, 6) {
+	if w.rare(6, 20) {
 		text += ", lb_subset_config: {fallback_policy: " + one(r, "NO_FALLBACK", "ANY_ENDPOINT", "DEFAULT_SUBSET, default_subset: {stage: y}") + ", subset_selectors: [{keys: [stage]}]}"
 	}
-	if chance(r, 5) {
+	if secure {
 		text += ", transport_socket: " + w.upstreamTLS()
 	}
 	if chance(r, 8) {
@@ -221,7 +246,7 @@ func (w *world) cluster(name string) thing {
 	if chance(r, 10) {
 		text += ", close_connections_on_host_health_failure: true"
 	}
-	if chance(r, 3) {
+	if w.rare(3, 2) {
 		text += w.checks()
 	}
 	return thing{text: text + "}"}
@@ -333,7 +358,7 @@ func (w *world) listener(name string, port int) thing {
 		}
 	}
 	if len(chains) == 0 {
-		chains = append(chains, w.chain("", one(r, "", "", "", "0", "1")))
+		chains = append(chains, w.chain("", one(r, one(r, "", map[bool]string{true: "0"}[w.keen]), "", "0", "1")))
 	}
 	return thing{text: fmt.Sprintf("{name: %s, address: {socket_address: {address: HOST, port_value: PORT%d}}, %sfilter_chains: [%s]%s}", name, port, inspect, strings.Join(chains, ", "), more)}
 }
@@ -427,10 +452,10 @@ func (w *world) step() []string {
 	touched, locked := map[string]bool{}, map[string]bool{}
 	w.heal(false, touched)
 	w.swayed = false
-	if chance(w.r, 3) {
+	if w.rare(3, 2) {
 		w.changeVerdicts()
 	}
-	if chance(w.r, 3) {
+	if w.rare(3, 2) {
 		w.changeSecrets(touched)
 	}
 	for range one(w.r, 1, 1, 2, 3, 4) {
