@@ -4,7 +4,9 @@ package files
 
 import (
 	"bufio"
+	"crypto/sha256"
 	"crypto/tls"
+	"encoding/hex"
 	"fmt"
 	"io"
 	"log"
@@ -59,16 +61,22 @@ func newGround(t *testing.T) *ground {
 		}
 		g.fill = append(g.fill, "CRT"+strconv.Itoa(i), strconv.Quote(crt), "KEY"+strconv.Itoa(i), strconv.Quote(key))
 	}
+	g.fill = append(g.fill, "CRL0", strconv.Quote(anchors[0].revoke(t, issued[1][0])))
 	_, unknown := anchors[0].issue(t, "nobody")
 	g.fill = append(g.fill, "KEY9", strconv.Quote(unknown))
 	g.showing = map[string]*tls.Certificate{"third.example": {}}
-	for i, name := range []string{"first.example", "second.example"} {
-		crt, key := anchors[i].issue(t, name)
+	for i, name := range []string{"first.example", "second.example", "a host"} {
+		crt, key := issued[0][0], issued[0][1]
+		if i < 2 {
+			crt, key = anchors[i].issue(t, name)
+		}
 		pair, err := tls.X509KeyPair([]byte(crt), []byte(key))
 		if err != nil {
 			t.Fatal(err)
 		}
 		g.showing[name] = &pair
+		digest := sha256.Sum256(pair.Certificate[0])
+		g.fill = append(g.fill, "PIN"+strconv.Itoa(i), hex.EncodeToString(digest[:]))
 	}
 	for i := range g.ports {
 		s := httptest.NewUnstartedServer(g.host(strconv.Itoa(i)))
@@ -282,7 +290,8 @@ func (p *peer) apply(t *testing.T, w *world, order []string) map[string]int {
 // number is a statistic of the admin interface.
 func (p *peer) warming(t *testing.T) bool {
 	if p.name == "envoy" {
-		return p.statistic(t, "cluster_manager.warming_clusters")+p.statistic(t, "listener_manager.total_listeners_warming") > 0
+		// At its start it has not asked for listeners yet.
+		return p.statistic(t, "listener_manager.workers_started") == 0 || p.statistic(t, "cluster_manager.warming_clusters")+p.statistic(t, "listener_manager.total_listeners_warming") > 0
 	}
 	return p.statistic(t, `hauberk_listeners{state="warming"}`) > 0
 }
@@ -409,7 +418,6 @@ func (p *peer) probeOne(port int, sni string, brief bool) map[string]answer {
 
 // held is how a long request ended, and what the next on its connection was answered.
 type held struct {
-	from  string
 	end   string
 	again answer
 }
@@ -448,7 +456,7 @@ func (p *peer) hold(g *ground, step string) (finish func() map[string]held) {
 		out := map[string]held{}
 		for name, l := range begun {
 			_ = l.c.SetDeadline(time.Now().Add(5 * time.Second))
-			h := held{from: l.c.LocalAddr().String(), end: "whole"}
+			h := held{end: "whole"}
 			if _, err := io.ReadAll(l.rest); err != nil {
 				h.end = "cut: " + err.Error()
 			} else {

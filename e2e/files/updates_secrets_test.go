@@ -42,7 +42,13 @@ func (w *world) secret(name string) thing {
 		n := one(r, "0", "0", "1", "1", "2", "3")
 		return thing{text: text + "tls_certificate: {certificate_chain: {inline_string: CRT" + n + "}, private_key: {inline_string: KEY" + n + "}}}]"}
 	}
-	return thing{text: text + "validation_context: {trusted_ca: {inline_string: " + one(r, "CA0", "CA0", "CA1", "CABOTH") + "}" + one(r, "", "", altNames("first.example"), altNames("second.example"), altNames("third.example")) + "}}]"}
+	return thing{text: text + "validation_context: {trusted_ca: {inline_string: " + one(r, "CA0", "CA0", "CA1", "CABOTH") + "}" + w.names() +
+		one(r, "", "", "", ", crl: {inline_string: CRL0}", ", max_verify_depth: 1", ", only_verify_leaf_cert_crl: true") + "}}]"}
+}
+
+// names are what a validation context asks of a peer, besides its authority.
+func (w *world) names() string {
+	return one(w.r, "", "", altNames("first.example"), altNames("second.example"), altNames("third.example"), ", verify_certificate_hash: [PIN"+one(w.r, "0", "1", "2", "2")+"]")
 }
 
 func altNames(name string) string {
@@ -82,6 +88,12 @@ func (w *world) putSecret(name string, t thing) {
 func (w *world) changeSecrets(touched map[string]bool) {
 	for range 1 + w.r.IntN(2) {
 		name := one(w.r, secretNames...)
+		for _, other := range secretNames {
+			// As long as one of the certificates of a context is faulty Envoy takes no other of it.
+			if name[0] == 'o' && other[0] == 'o' && w.now[resource.SecretType][other].fault != "" {
+				name = other
+			}
+		}
 		old, there := w.now[resource.SecretType][name]
 		switch {
 		case there && old.fault != "":
@@ -130,11 +142,14 @@ func (w *world) unusable(t thing) bool {
 }
 
 func (w *world) sds(name string) string {
-	return "{name: " + name + ", sds_config: {path_config_source: {path: SECRETS/" + name + ".yaml}" + one(w.r, "", "", ", initial_fetch_timeout: 0.3s") + "}}"
+	return "{name: " + name + ", sds_config: {path_config_source: {path: SECRETS/" + name + ".yaml" + one(w.r, "", "", ", watched_directory: {path: SECRETS}") + "}" + one(w.r, "", "", ", initial_fetch_timeout: 0.3s") + "}}"
 }
 
 // ownCertificates are what a TLS context shows.
-func (w *world) ownCertificates(inline string) string {
+func (w *world) ownCertificates(inline string, several bool) string {
+	if several && chance(w.r, 4) {
+		return "tls_certificate_sds_secret_configs: [" + w.sds(one(w.r, "own0", "own1")) + ", " + w.sds("own2") + "]"
+	}
 	if chance(w.r, 2) {
 		return "tls_certificate_sds_secret_configs: [" + w.sds(one(w.r, "own0", "own1", "own2")) + "]"
 	}
@@ -144,7 +159,7 @@ func (w *world) ownCertificates(inline string) string {
 // validation is what a TLS context asks of a peer.
 func (w *world) validation() string {
 	r := w.r
-	names := one(r, "", altNames("first.example"), altNames("second.example"), altNames("third.example"))
+	names := w.names()
 	switch r.IntN(4) {
 	case 0:
 		return "validation_context_sds_secret_config: " + w.sds(one(r, "trust0", "trust1"))

@@ -152,6 +152,9 @@ func (c *course) differ(format string, args ...any) {
 	c.t.Helper()
 	c.t.Errorf("%s\nafter\n%s", fmt.Sprintf(format, args...), strings.Join(c.log, "\n"))
 	for _, p := range c.both {
+		if os.Getenv("DUMP") != "" {
+			_ = os.WriteFile("/tmp/upd."+p.name+".log", []byte(p.log.String()), 0o600)
+		}
 		h := p.ads.history()
 		c.t.Logf("%s:\n%s\n%s", p.name, strings.Join(h[max(0, len(h)-25):], "\n"), lastOf(p.log.String()))
 	}
@@ -165,18 +168,25 @@ func (c *course) step(i int, order []string) {
 	c.rushed = false
 	var marks [2]map[string]int
 	var ends [2]func() map[string]held
+	logged := len(c.both[1].log.String())
 	var wg sync.WaitGroup
 	for j, p := range c.both {
 		wg.Go(func() { ends[j] = p.hold(c.g, strconv.Itoa(i)) })
 	}
 	wg.Wait()
-	c.g.sway(c.w.verdicts)
+	early := chance(c.w.r, 2) // and else while what is new is checked for the first time
+	if early {
+		c.g.sway(c.w.verdicts)
+	}
 	for j, p := range c.both {
 		wg.Go(func() {
 			marks[j] = p.apply(c.t, c.w, order)
 		})
 	}
 	wg.Wait()
+	if !early {
+		c.g.sway(c.w.verdicts)
+	}
 	if c.w.swayed || slices.Contains(order, resource.SecretType) {
 		time.Sleep(600 * time.Millisecond) // by then files are read, and hosts checked as often as it takes
 	}
@@ -197,8 +207,9 @@ func (c *course) step(i int, order []string) {
 	e, h := ends[0](), ends[1]()
 	for name, was := range e {
 		got, ok := h[name]
-		// A connection in plaintext goes with the last chain of its listener that takes it (docs/bootstrap.md).
-		if !ok || c.t.Failed() || strings.Contains(c.both[1].log.String(), `rule="peer not admitted" src=`+got.from) {
+		// A connection in plaintext goes with the last chain of its listener that takes it, and one without
+		// a certificate with the last that asks for none (docs/bootstrap.md). Of several the log tells of one.
+		if !ok || c.t.Failed() || strings.Contains(c.both[1].log.String()[logged:], `rule="peer not admitted" src=`) {
 			continue
 		}
 		if was.end == "whole" && got.end != was.end {

@@ -256,7 +256,7 @@ func (w *world) upstreamTLS() string {
 	sni := one(w.r, "", ", sni: first.example", ", sni: second.example")
 	var own string
 	if chance(w.r, 2) {
-		own = ", " + w.ownCertificates(one(w.r, "0", "2"))
+		own = ", " + w.ownCertificates(one(w.r, "0", "2"), false)
 	}
 	return `{name: tls, typed_config: {"@type": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext` + sni +
 		`, common_tls_context: {tls_params: {tls_maximum_protocol_version: TLSv1_3}, ` + w.validation() + own + `}}}`
@@ -317,7 +317,7 @@ func (w *world) chain(match, tls string) string {
 	r := w.r
 	var socket string
 	if tls != "" {
-		socket = `, transport_socket: {name: tls, typed_config: {"@type": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext, common_tls_context: {` + w.ownCertificates(tls)
+		socket = `, transport_socket: {name: tls, typed_config: {"@type": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext, common_tls_context: {` + w.ownCertificates(tls, true)
 		if chance(r, 3) {
 			socket += ", " + w.validation() + "}, require_client_certificate: true}}"
 		} else {
@@ -478,8 +478,11 @@ func (w *world) step() []string {
 		w.r.Shuffle(len(order), func(i, j int) { order[i], order[j] = order[j], order[i] })
 	}
 	if touched[resource.SecretType] {
-		w.hasty = false // it counts whether a file is there
-		order = slices.Insert(order, w.r.IntN(len(order)+1), resource.SecretType)
+		at := 0 // it counts whether a file is there
+		if !w.hasty {
+			at = w.r.IntN(len(order) + 1)
+		}
+		order = slices.Insert(order, at, resource.SecretType)
 	}
 	return slices.DeleteFunc(order, func(url string) bool { return !touched[url] })
 }
