@@ -134,9 +134,6 @@ type course struct {
 }
 
 func (c *course) told(format string, args ...any) {
-	if os.Getenv("TELL") != "" {
-		c.t.Logf(format, args...)
-	}
 	c.log = append(c.log, fmt.Sprintf(format, args...))
 }
 
@@ -152,9 +149,6 @@ func (c *course) differ(format string, args ...any) {
 	c.t.Helper()
 	c.t.Errorf("%s\nafter\n%s", fmt.Sprintf(format, args...), strings.Join(c.log, "\n"))
 	for _, p := range c.both {
-		if os.Getenv("DUMP") != "" {
-			_ = os.WriteFile("/tmp/upd."+p.name+".log", []byte(p.log.String()), 0o600)
-		}
 		h := p.ads.history()
 		c.t.Logf("%s:\n%s\n%s", p.name, strings.Join(h[max(0, len(h)-25):], "\n"), lastOf(p.log.String()))
 	}
@@ -311,11 +305,6 @@ func (c *course) compare() string {
 		wg.Go(func() { got[i] = p.probe(false) })
 	}
 	wg.Wait()
-	if os.Getenv("TELL") != "" {
-		for _, k := range slices.Sorted(maps.Keys(got[0])) {
-			c.t.Logf("ANS %s: %s | %s", k, got[0][k], got[1][k])
-		}
-	}
 	return c.diff(got, [2]string{"envoy", "hauberk"})
 }
 
