@@ -3,6 +3,7 @@
 package files
 
 import (
+	"slices"
 	"strings"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
@@ -32,7 +33,6 @@ var flaws = map[string][]flaw{
 		{"certificate", "inline_string: CRT0", "inline_string: garbage", false},
 		{"another's key", "inline_string: KEY0", "inline_string: KEY1", false},
 		{"no source of routes", "config_source: " + eds + "}, http_filters", "config_source: {resource_api_version: V3}}, http_filters", false},
-		{"no file of a secret", "SECRETS/", "/nowhere/", false},
 		{"negative time", "codec_type: AUTO", "codec_type: AUTO, stream_idle_timeout: -1s", false},
 		{"port", "port_value: PORT", "port_value: 70PORT", true},
 		{"domain twice", `domains: ["*"]`, `domains: ["*", "*"]`, false},
@@ -63,7 +63,6 @@ var flaws = map[string][]flaw{
 		{"window", "http2_protocol_options: {}", "http2_protocol_options: {initial_connection_window_size: 7}", true},
 		{"pinned to nothing", "trusted_ca: {inline_string: CA0}", "trusted_ca: {inline_string: CA0}, verify_certificate_spki: [x]", true},
 		{"no file", "trusted_ca: {inline_string: CA0}", "trusted_ca: {filename: /nowhere}", true},
-		{"no file of a secret", "SECRETS/", "/nowhere/", false},
 		{"kind of name", "san_type: DNS", "san_type: SAN_TYPE_UNSPECIFIED", true},
 		{"names by", "connect_timeout: 1s", "connect_timeout: 1s, dns_lookup_family: 99", true},
 		{"refreshed never", "connect_timeout: 1s", "connect_timeout: 1s, dns_refresh_rate: 0s", true},
@@ -152,8 +151,12 @@ func parse(url, text string) (proto.Message, error) {
 
 // spoil makes a resource faulty, if it can.
 func (w *world) spoil(t thing) (thing, bool) {
-	for range 5 {
-		f := one(w.r, flaws[w.kind(t)]...)
+	for i := range 10 {
+		list := flaws[w.kind(t)]
+		if w.keen && i < 5 && w.kind(t) != resource.RouteType && w.kind(t) != resource.EndpointType {
+			list = slices.Concat(tlsFlaws, checkFlaws)
+		}
+		f := one(w.r, list...)
 		if t.fault == "" && strings.Contains(t.text, f.from) && !(strings.HasPrefix(f.to, f.from+",") && strings.Contains(t.text, firstField(f.to[len(f.from):]))) {
 			bad := thing{text: strings.Replace(t.text, f.from, f.to, 1), fault: f.name, whole: f.whole}
 			if _, err := parse(w.kind(t), anywhere.Replace(bad.text)); err == nil {

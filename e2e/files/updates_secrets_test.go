@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/hauberk-mesh/hauberk/xds/resource"
 )
@@ -20,6 +21,31 @@ import (
 var secretNames = []string{"own0", "own1", "own2", "trust0", "trust1"}
 
 const secretType = `{"@type": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret, name: `
+
+// tlsFlaws and checkFlaws are what neither takes of TLS contexts of both ends, and of checks.
+var tlsFlaws = []flaw{
+	{"no file of a secret", "SECRETS/", "/nowhere/", false},
+	{"unnamed secret", "secret_configs: [{name: own", "secret_configs: [{name: \"\", sds_config: {path_config_source: {path: SECRETS/own0.yaml}}}, {name: own", true},
+	{"short pin", "verify_certificate_hash: [PIN", "verify_certificate_hash: [ab, PIN", true},
+	{"no list", "crl: {inline_string: ", "crl: {inline_string: garbage-", false},
+}
+
+var checkFlaws = []flaw{
+	{"two checks", "health_checks: [", "health_checks: [{timeout: 1s, interval: 1s, unhealthy_threshold: 1, healthy_threshold: 1, tcp_health_check: {}}, ", false},
+	{"no hexadecimals", "send: {text: 47", "send: {text: zz", false},
+	{"path of a check", "http_health_check: {path: /check", "http_health_check: {path: \"\", host: /check", true},
+	{"no statuses", "start: 503, end: 504", "start: 503, end: 503", false},
+	{"statuses beyond", "start: 503, end: 504", "start: 503, end: 700", false},
+	{"no time of a check", "timeout: 1s, interval: 0.1s", "timeout: 0s, interval: 0.1s", true},
+	{"no interval of a check", " interval: 0.1s", " interval: 0s", true},
+	{"no interval without traffic", "no_traffic_interval: 0.1s", "no_traffic_interval: 0s", true},
+	{"codec of a check", "http_health_check: {", "http_health_check: {codec_client_type: HTTP3, ", false},
+}
+
+func init() {
+	flaws[resource.ClusterType] = append(flaws[resource.ClusterType], slices.Concat(tlsFlaws, checkFlaws)...)
+	flaws[resource.ListenerType] = append(flaws[resource.ListenerType], tlsFlaws...)
+}
 
 // secretFlaws are what neither takes of a secret, by parts of a good one.
 var secretFlaws = []flaw{
@@ -175,12 +201,15 @@ func (w *world) checks() string {
 	r := w.r
 	path := one(r, "/check0", "/check1")
 	request := hex.EncodeToString([]byte("GET " + path + " HTTP/1.0\r\n\r\n"))
+	// In less time than a second a busy machine answers late, and a host that is gone would be gone at one of the two.
 	kind := one(r, "http_health_check: {path: "+path+"}", "http_health_check: {path: "+path+"}",
 		"http_health_check: {path: "+path+", expected_statuses: [{start: 503, end: 504}]}",
 		"http_health_check: {path: "+path+", retriable_statuses: [{start: 503, end: 504}]}, reuse_connection: false",
 		"tcp_health_check: {send: {text: "+request+"}, receive: [{text: "+hex.EncodeToString([]byte(" 200 OK"))+"}]}, reuse_connection: false",
+		"http_health_check: {path: "+path+", codec_client_type: HTTP2}",
 		"tcp_health_check: {}")
-	text := fmt.Sprintf(", health_checks: [{timeout: 0.3s, interval: 0.1s, no_traffic_interval: 0.1s, unhealthy_threshold: %d, healthy_threshold: %d, %s}]", one(r, 1, 1, 2), one(r, 1, 1, 2), kind)
+	more := one(r, "", "", ", unhealthy_interval: 0.15s, healthy_edge_interval: 0.05s", ", unhealthy_edge_interval: 0.05s, no_traffic_healthy_interval: 0.15s", ", initial_jitter: 0.05s, interval_jitter: 0.02s")
+	text := fmt.Sprintf(", health_checks: [{timeout: 1s, interval: 0.1s, no_traffic_interval: 0.1s"+more+", unhealthy_threshold: %d, healthy_threshold: %d, %s}]", one(r, 1, 1, 2), one(r, 1, 1, 2), kind)
 	if strings.Contains(kind, "{}") || chance(r, 3) {
 		text += ", ignore_health_on_host_removal: true" // of what never fails, a host that is gone never goes
 	}
@@ -191,12 +220,15 @@ func (w *world) checks() string {
 type verdicts [origins][2]int
 
 func (w *world) changeVerdicts() {
+	w.swayed = 600 * time.Millisecond
 	for range 1 + w.r.IntN(3) {
 		i, j := w.r.IntN(origins), w.r.IntN(2)
-		w.verdicts[i][j] = one(w.r, 200, 200, 503, 503, 404, 0)
+		w.verdicts[i][j] = one(w.r, 200, 200, 200, 503, 503, 503, 404, 0)
 		w.say("host %d says %d to check%d", i, w.verdicts[i][j], j)
+		if w.verdicts[i][j] == 0 {
+			w.swayed = 2400 * time.Millisecond // until two checks had their time
+		}
 	}
-	w.swayed = true
 }
 
 // all has every host say the same.

@@ -181,9 +181,10 @@ func (c *course) step(i int, order []string) {
 	if !early {
 		c.g.sway(c.w.verdicts)
 	}
-	if c.w.swayed || slices.Contains(order, resource.SecretType) {
-		time.Sleep(600 * time.Millisecond) // by then files are read, and hosts checked as often as it takes
+	if slices.Contains(order, resource.SecretType) {
+		c.w.swayed = max(c.w.swayed, 600*time.Millisecond) // by then files are read
 	}
+	time.Sleep(c.w.swayed)
 	c.settle(false)
 	for _, url := range order {
 		if url == resource.SecretType {

@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/hauberk-mesh/hauberk/xds/resource"
 )
@@ -49,9 +50,9 @@ type world struct {
 	hasty bool
 	// keen has more of TLS and of checks, and less of other things.
 	keen bool
-	// verdicts are what hosts say to checks; swayed is set where the last step changed them.
+	// verdicts are what hosts say to checks; swayed is how long it takes until what the last step changed of them counts.
 	verdicts verdicts
-	swayed   bool
+	swayed   time.Duration
 }
 
 var urls = []string{resource.ClusterType, resource.EndpointType, resource.ListenerType, resource.RouteType}
@@ -451,7 +452,7 @@ func (w *world) step() []string {
 	w.said, w.hasty = nil, chance(w.r, 3)
 	touched, locked := map[string]bool{}, map[string]bool{}
 	w.heal(false, touched)
-	w.swayed = false
+	w.swayed = 0
 	if w.rare(3, 2) {
 		w.changeVerdicts()
 	}
