@@ -2,6 +2,7 @@ package sidecar
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/listener"
 )
@@ -57,6 +58,22 @@ func (a addresses) clash(cfg *listener.Config) error {
 		}
 	}
 	return nil
+}
+
+// free takes addresses that cfg asks for from listeners of the same update, now, that cannot be
+// made, and so are refused before they have them. What was before of such a one may go on there.
+func (s *state) free(cfg *listener.Config, held addresses, now []*listener.Config) {
+	if held.clash(cfg) == nil {
+		return
+	}
+	for _, c := range now {
+		if c.Name == cfg.Name || s.inForce[c.Name] != nil || s.warming[c.Name] != nil || s.retries[c.Name] != nil {
+			continue
+		}
+		if slices.ContainsFunc(c.Bound(), func(at listener.Bound) bool { return slices.Contains(cfg.Bound(), at) }) && s.listeners.Check(c) != nil {
+			held.vacate(c.Name, []*listener.Config{c})
+		}
+	}
 }
 
 // available says why a listener cannot have its addresses. One that another has is refused

@@ -43,6 +43,7 @@ func (s *state) applyListeners(u client.Update, errs map[string]error) {
 		if s.accessLog != nil {
 			addAccessLog(cfg, *s.accessLog)
 		}
+		s.free(cfg, held, now)
 		if err := cmp.Or(s.routesCome(cfg), s.unrouted(cfg), s.available(cfg, held), s.buildable(cfg)); err != nil {
 			errs[r.Name] = err
 			continue

@@ -1,6 +1,7 @@
 package sidecar
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"strings"
@@ -52,6 +53,24 @@ func TestAddressOfAListenerThatWaits(t *testing.T) {
 		t.Error(errs)
 	}
 	r.put(t, at(t, httpListener(t, "f", "r"), 0), at(t, httpListener(t, "g", "r"), 0))
+}
+
+// One that cannot be made has no address: another of the same update may have it, unless what
+// was before of it goes on there.
+func TestAddressOfAListenerThatIsRefused(t *testing.T) {
+	r := newRig(t)
+	r.put(t, edsCluster(t, "c"), assignment(t, "c", 80), routeTo(t, "r", "c"))
+	r.put(t, at(t, httpListener(t, "z", "r"), 90))
+	err := errors.New("no such secret")
+	r.l.unfit = map[string]error{"a": err, "z": err}
+	r.l.fail = r.l.unfit
+	errs := r.Apply(client.Update{Type: resource.ListenerType, Upserts: []*resource.Resource{
+		at(t, httpListener(t, "a", "r"), 80), at(t, httpListener(t, "b", "r"), 80),
+		at(t, httpListener(t, "z", "r"), 90), at(t, httpListener(t, "y", "r"), 90),
+	}})
+	if len(errs) != 3 || errs["b"] != nil || r.active() != "b z" {
+		t.Errorf("%v; in force: %s", errs, r.active())
+	}
 }
 
 // freePorts are ports that nobody listens on.

@@ -32,6 +32,8 @@ import (
 type pki struct {
 	ca  *x509.Certificate
 	key *ecdsa.PrivateKey
+	// ended has what it issues have expired.
+	ended bool
 }
 
 func newPKI(t *testing.T) *pki {
@@ -39,8 +41,8 @@ func newPKI(t *testing.T) *pki {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ca := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "CA"}, NotBefore: time.Now().Add(-time.Hour),
-		NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign}
+	ca := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "CA " + rand.Text()}, NotBefore: time.Now().Add(-time.Hour),
+		NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign, SubjectKeyId: []byte(rand.Text())}
 	der, err := x509.CreateCertificate(rand.Reader, ca, ca, &key.PublicKey, key)
 	if err != nil {
 		t.Fatal(err)
@@ -48,7 +50,7 @@ func newPKI(t *testing.T) *pki {
 	if ca, err = x509.ParseCertificate(der); err != nil {
 		t.Fatal(err)
 	}
-	return &pki{ca, key}
+	return &pki{ca: ca, key: key}
 }
 
 // root is the anchor, and issue a certificate and its key, all PEM.
@@ -61,8 +63,12 @@ func (p *pki) issue(t *testing.T, name string) (crt, key string) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	end := time.Now().Add(time.Hour)
+	if p.ended {
+		end = time.Now().Add(-time.Minute)
+	}
 	der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: name},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), DNSNames: []string{name},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: end, DNSNames: []string{name},
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}}, p.ca, &k.PublicKey, p.key)
 	if err != nil {
 		t.Fatal(err)
@@ -72,6 +78,21 @@ func (p *pki) issue(t *testing.T, name string) (crt, key string) {
 		t.Fatal(err)
 	}
 	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})), string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8}))
+}
+
+// revoke is a list of who is revoked: a certificate.
+func (p *pki) revoke(t *testing.T, crt string) string {
+	b, _ := pem.Decode([]byte(crt))
+	c, err := x509.ParseCertificate(b.Bytes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.CreateRevocationList(rand.Reader, &x509.RevocationList{Number: big.NewInt(1), ThisUpdate: time.Now().Add(-time.Minute), NextUpdate: time.Now().Add(time.Hour),
+		RevokedCertificateEntries: []x509.RevocationListEntry{{SerialNumber: c.SerialNumber, RevocationTime: time.Now().Add(-time.Minute)}}}, p.ca, p.key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(pem.EncodeToMemory(&pem.Block{Type: "X509 CRL", Bytes: der}))
 }
 
 // origin is a TLS server that tells by which connection a request came, the name that this

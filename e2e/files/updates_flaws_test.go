@@ -3,6 +3,7 @@
 package files
 
 import (
+	"slices"
 	"strings"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
@@ -150,8 +151,12 @@ func parse(url, text string) (proto.Message, error) {
 
 // spoil makes a resource faulty, if it can.
 func (w *world) spoil(t thing) (thing, bool) {
-	for range 5 {
-		f := one(w.r, flaws[w.kind(t)]...)
+	for i := range 10 {
+		list := flaws[w.kind(t)]
+		if w.keen && i < 5 && w.kind(t) != resource.RouteType && w.kind(t) != resource.EndpointType {
+			list = slices.Concat(tlsFlaws, checkFlaws)
+		}
+		f := one(w.r, list...)
 		if t.fault == "" && strings.Contains(t.text, f.from) && !(strings.HasPrefix(f.to, f.from+",") && strings.Contains(t.text, firstField(f.to[len(f.from):]))) {
 			bad := thing{text: strings.Replace(t.text, f.from, f.to, 1), fault: f.name, whole: f.whole}
 			if _, err := parse(w.kind(t), anywhere.Replace(bad.text)); err == nil {

@@ -4,11 +4,12 @@ package files
 
 import (
 	"bufio"
+	"crypto/sha256"
 	"crypto/tls"
+	"encoding/hex"
 	"fmt"
 	"io"
 	"log"
-	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -36,30 +37,63 @@ type ground struct {
 	fill  []string
 	mu    sync.Mutex
 	slow  map[string]chan struct{}
+	// showing are the certificates that clients show, by the name that they ask for.
+	showing map[string]*tls.Certificate
+	says    verdicts
 }
 
 func newGround(t *testing.T) *ground {
 	g := &ground{slow: map[string]chan struct{}{}}
+	g.says.all(200)
+	var issued [][2]string
 	anchors := [2]*pki{newPKI(t), newPKI(t)}
-	for i, name := range []string{"first.example", "second.example"} {
-		crt, key := anchors[0].issue(t, name)
-		g.fill = append(g.fill, "CA"+strconv.Itoa(i), strconv.Quote(anchors[i].root()), "CRT"+strconv.Itoa(i), strconv.Quote(crt), "KEY"+strconv.Itoa(i), strconv.Quote(key))
+	g.fill = append(g.fill, "CABOTH", strconv.Quote(anchors[0].root()+anchors[1].root()))
+	for i, name := range []string{"first.example", "second.example", "third.example", "late.example"} {
+		issuer := *anchors[i/2%2]
+		if i == 3 {
+			issuer = *anchors[0]
+			issuer.ended = true
+		}
+		crt, key := issuer.issue(t, name)
+		issued = append(issued, [2]string{crt, key})
+		if i < 2 {
+			g.fill = append(g.fill, "CA"+strconv.Itoa(i), strconv.Quote(anchors[i].root()))
+		}
+		g.fill = append(g.fill, "CRT"+strconv.Itoa(i), strconv.Quote(crt), "KEY"+strconv.Itoa(i), strconv.Quote(key))
+	}
+	g.fill = append(g.fill, "CRL0", strconv.Quote(anchors[0].revoke(t, issued[1][0])))
+	_, unknown := anchors[0].issue(t, "nobody")
+	g.fill = append(g.fill, "KEY9", strconv.Quote(unknown))
+	g.showing = map[string]*tls.Certificate{"third.example": {}}
+	for i, name := range []string{"first.example", "second.example", "a host"} {
+		crt, key := issued[0][0], issued[0][1]
+		if i < 2 {
+			crt, key = anchors[i].issue(t, name)
+		}
+		pair, err := tls.X509KeyPair([]byte(crt), []byte(key))
+		if err != nil {
+			t.Fatal(err)
+		}
+		g.showing[name] = &pair
+		digest := sha256.Sum256(pair.Certificate[0])
+		g.fill = append(g.fill, "PIN"+strconv.Itoa(i), hex.EncodeToString(digest[:]))
 	}
 	for i := range g.ports {
 		s := httptest.NewUnstartedServer(g.host(strconv.Itoa(i)))
 		s.Config.ErrorLog = log.New(io.Discard, "", 0)
 		s.Config.Protocols = new(http.Protocols)
 		s.Config.Protocols.SetHTTP1(true)
-		if i < origins-2 {
+		if i < plains {
 			s.Config.Protocols.SetUnencryptedHTTP2(true)
 			s.Start()
 		} else {
-			crt, key := anchors[0].issue(t, one(rand.New(rand.NewPCG(uint64(i), 0)), "first.example", "second.example"))
+			crt, key := issued[i-plains][0], issued[i-plains][1]
 			pair, err := tls.X509KeyPair([]byte(crt), []byte(key))
 			if err != nil {
 				t.Fatal(err)
 			}
-			s.TLS = &tls.Config{Certificates: []tls.Certificate{pair}}
+			s.TLS = &tls.Config{Certificates: []tls.Certificate{pair}, ClientAuth: tls.RequestClientCert}
+			s.Config.SetKeepAlivesEnabled(false) // each request tells what a handshake comes to now
 			s.StartTLS()
 		}
 		t.Cleanup(s.CloseClientConnections)
@@ -72,6 +106,11 @@ func newGround(t *testing.T) *ground {
 // host answers with its name; a request that is to be long is answered when it is let go.
 func (g *ground) host(name string) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasPrefix(r.URL.Path, "/check") {
+			i, _ := strconv.Atoi(name)
+			g.check(w, r, i)
+			return
+		}
 		if id := r.URL.Query().Get("slow"); id != "" {
 			g.mu.Lock()
 			gate := g.slow[id]
@@ -85,8 +124,30 @@ func (g *ground) host(name string) http.HandlerFunc {
 				return
 			}
 		}
+		if r.TLS != nil && len(r.TLS.PeerCertificates) > 0 {
+			_, _ = io.WriteString(w, r.TLS.PeerCertificates[0].Subject.CommonName+" at ")
+		}
 		_, _ = io.WriteString(w, name)
 	}
+}
+
+// check answers a check of a host.
+func (g *ground) check(w http.ResponseWriter, r *http.Request, host int) {
+	g.mu.Lock()
+	status := g.says[host][map[bool]int{true: 1}[strings.HasPrefix(r.URL.Path, "/check1")]]
+	g.mu.Unlock()
+	if status == 0 {
+		<-r.Context().Done()
+		return
+	}
+	w.WriteHeader(status)
+}
+
+// sway has hosts say something else to checks.
+func (g *ground) sway(v verdicts) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.says = v
 }
 
 // peer is one of the two, with a server of its own.
@@ -97,6 +158,7 @@ type peer struct {
 	host    string
 	log     journal
 	replace *strings.Replacer
+	showing map[string]*tls.Certificate
 	done    chan struct{}
 	end     func()
 }
@@ -127,7 +189,8 @@ func follow(t *testing.T, name string, g *ground, delta, frank bool) *peer {
 	p := &peer{program: program{name: name, dir: t.TempDir()}, ads: newADS(t, delta, frank), done: make(chan struct{})}
 	// Nobody else has an address of these: a port is not listened at all the time.
 	p.host = fmt.Sprintf("127.%d.%d.%d", 64+os.Getpid()%128, os.Getpid()/128%256, 1+hosts.Add(1)%250)
-	fill := append(slices.Clone(g.fill), "HOST", p.host)
+	fill := append(slices.Clone(g.fill), "HOST", p.host, "SECRETS", p.dir)
+	p.showing = g.showing
 	for i := range p.ports {
 		var err error
 		if p.ports[i], err = ports.Free(p.host); err != nil {
@@ -198,6 +261,10 @@ func (p *peer) load(t *testing.T, w *world, url string) {
 func (p *peer) apply(t *testing.T, w *world, order []string) map[string]int {
 	marks := map[string]int{}
 	for _, url := range order {
+		if url == resource.SecretType {
+			p.writeSecrets(t, w)
+			continue
+		}
 		p.load(t, w, url)
 		marks[url] = p.ads.mark()
 		nonce := p.ads.tell(url)
@@ -223,7 +290,8 @@ func (p *peer) apply(t *testing.T, w *world, order []string) map[string]int {
 // number is a statistic of the admin interface.
 func (p *peer) warming(t *testing.T) bool {
 	if p.name == "envoy" {
-		return p.statistic(t, "cluster_manager.warming_clusters")+p.statistic(t, "listener_manager.total_listeners_warming") > 0
+		// At its start it has not asked for listeners yet.
+		return p.statistic(t, "listener_manager.workers_started") == 0 || p.statistic(t, "cluster_manager.warming_clusters")+p.statistic(t, "listener_manager.total_listeners_warming") > 0
 	}
 	return p.statistic(t, `hauberk_listeners{state="warming"}`) > 0
 }
@@ -251,7 +319,8 @@ func (p *peer) connect(port int, sni string) (*link, string) {
 	if sni == "" {
 		return &link{c, bufio.NewReader(c)}, ""
 	}
-	s := tls.Client(c, &tls.Config{ServerName: sni, InsecureSkipVerify: true, MaxVersion: tls.VersionTLS12})
+	s := tls.Client(c, &tls.Config{ServerName: sni, InsecureSkipVerify: true, MaxVersion: tls.VersionTLS12,
+		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return p.showing[sni], nil }})
 	if err := s.Handshake(); err != nil {
 		_ = c.Close()
 		return nil, "closed" // a TCP proxy without a host does so before, or after it
@@ -349,7 +418,6 @@ func (p *peer) probeOne(port int, sni string, brief bool) map[string]answer {
 
 // held is how a long request ended, and what the next on its connection was answered.
 type held struct {
-	from  string
 	end   string
 	again answer
 }
@@ -367,10 +435,11 @@ func (p *peer) hold(g *ground, step string) (finish func() map[string]held) {
 	g.slow[id] = gate
 	g.mu.Unlock()
 	for port := range p.ports {
-		for _, path := range paths {
-			l, _ := p.connect(port, "")
+		for i := range 2 * len(paths) {
+			path, sni := paths[i/2], []string{"", "first.example"}[i%2]
+			l, _ := p.connect(port, sni)
 			if l == nil {
-				break
+				continue
 			}
 			_ = l.c.SetReadDeadline(time.Now().Add(2 * time.Second))
 			_, _ = fmt.Fprintf(l.c, "GET %s?slow=%s HTTP/1.1\r\nHost: h\r\nX-Key: k0\r\n\r\n", path, id)
@@ -379,7 +448,7 @@ func (p *peer) hold(g *ground, step string) (finish func() map[string]held) {
 				_ = l.c.Close()
 				continue
 			}
-			begun[fmt.Sprint(port, path)] = one{l, r.Body}
+			begun[fmt.Sprint(port, path, " ", sni)] = one{l, r.Body}
 		}
 	}
 	return func() map[string]held {
@@ -387,11 +456,12 @@ func (p *peer) hold(g *ground, step string) (finish func() map[string]held) {
 		out := map[string]held{}
 		for name, l := range begun {
 			_ = l.c.SetDeadline(time.Now().Add(5 * time.Second))
-			h := held{from: l.c.LocalAddr().String(), end: "whole"}
+			h := held{end: "whole"}
 			if _, err := io.ReadAll(l.rest); err != nil {
 				h.end = "cut: " + err.Error()
 			} else {
-				h.again, _ = l.ask("h", name[1:], "k0", "")
+				path, _, _ := strings.Cut(name[1:], " ")
+				h.again, _ = l.ask("h", path, "k0", "")
 			}
 			out[name] = h
 			_ = l.c.Close()

@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/hauberk-mesh/hauberk/xds/resource"
 )
@@ -47,19 +48,32 @@ type world struct {
 	said []string // what the last step does
 	// hasty is set where a type is told before anything was said of the one before.
 	hasty bool
+	// keen has more of TLS and of checks, and less of other things.
+	keen bool
+	// verdicts are what hosts say to checks; swayed is how long it takes until what the last step changed of them counts.
+	verdicts verdicts
+	swayed   time.Duration
 }
 
 var urls = []string{resource.ClusterType, resource.EndpointType, resource.ListenerType, resource.RouteType}
 
 const (
 	ports5  = 4
-	origins = 6 // the last two of TLS
+	origins = 8
+	plains  = 4 // the others are of TLS
 )
 
 func newWorld(r *rand.Rand, delta bool) *world {
 	w := &world{r: r, delta: delta, now: map[string]map[string]thing{}, before: map[string]map[string][]thing{}, sound: map[string]map[string]thing{}, gone: map[string]bool{}}
-	for _, url := range urls {
+	for _, url := range append(slices.Clone(urls), resource.SecretType) {
 		w.now[url], w.before[url], w.sound[url] = map[string]thing{}, map[string][]thing{}, map[string]thing{}
+	}
+	w.keen = chance(r, 2)
+	w.verdicts.all(200)
+	for _, name := range secretNames {
+		if !w.rare(4, 8) {
+			w.putSecret(name, w.secret(name))
+		}
 	}
 	for i := range 3 {
 		w.put(resource.ClusterType, fmt.Sprint("c", i), w.cluster(fmt.Sprint("c", i)))
@@ -73,8 +87,11 @@ func newWorld(r *rand.Rand, delta bool) *world {
 		w.put(resource.RouteType, fmt.Sprint("r", i), w.routes(fmt.Sprint("r", i)))
 	}
 	w.put(resource.ListenerType, "l0", w.listener("l0", 0))
-	if chance(r, 2) {
+	if w.rare(2, 1) {
 		w.put(resource.ListenerType, "l1", w.listener("l1", 1))
+	}
+	if w.keen {
+		w.put(resource.ListenerType, "l2", w.listener("l2", 2))
 	}
 	return w
 }
@@ -101,19 +118,33 @@ func (w *world) put(url, name string, t thing) {
 	}
 }
 
+// rare is true once in n times, and where there is to be more of something once in keen.
+func (w *world) rare(n, keen int) bool {
+	if w.keen {
+		n = keen
+	}
+	return chance(w.r, n)
+}
+
+// secure are the services whose hosts are of TLS, for the clusters that are.
+func (w *world) secure(name string) bool { return w.keen && (name == "s3" || name == "s4") }
+
 // host is one endpoint, at none of the hosts that are had already.
-func (w *world) host(weights bool, had map[int]bool) string {
+func (w *world) host(weights, secure bool, had map[int]bool) string {
 	r := w.r
-	n := r.IntN(origins - 2)
-	if chance(r, 8) {
-		n = origins - 1 - r.IntN(2)
+	n := r.IntN(plains)
+	if secure || chance(r, 8) {
+		n = plains + r.IntN(origins-plains)
 	}
 	for ; had[n]; n = (n + 1) % origins {
 	}
 	if had != nil {
 		had[n] = true
 	}
-	var more string
+	var more, checked string
+	if chance(r, 8) {
+		checked = fmt.Sprintf(", health_check_config: {%s}", one(r, "disable_active_health_check: true", "port_value: ORIGIN0", "port_value: ORIGIN1", "port_value: ORIGIN5"))
+	}
 	if weights && chance(r, 3) {
 		more += fmt.Sprintf(", load_balancing_weight: %d", one(r, 1, 2, 3, 7))
 	}
@@ -123,11 +154,11 @@ func (w *world) host(weights bool, had map[int]bool) string {
 	if chance(r, 2) {
 		more += fmt.Sprintf(", metadata: {filter_metadata: {envoy.lb: {stage: %s}}}", one(r, "x", "y"))
 	}
-	return fmt.Sprintf("{endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: ORIGIN%d}}}%s}", n, more)
+	return fmt.Sprintf("{endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: ORIGIN%d}}%s}%s}", n, checked, more)
 }
 
 // assignment is what a cluster's hosts are, by locality.
-func (w *world) assignment(name string, once bool) string {
+func (w *world) assignment(name string, once, secure bool) string {
 	r := w.r
 	var had map[int]bool
 	if once {
@@ -145,7 +176,7 @@ func (w *world) assignment(name string, once bool) string {
 		var hosts []string
 		for range one(r, 0, 1, 1, 2, 2, 3) {
 			if len(had) < origins {
-				hosts = append(hosts, w.host(true, had))
+				hosts = append(hosts, w.host(true, secure, had))
 			}
 		}
 		groups = append(groups, fmt.Sprintf("{locality: {region: q, zone: z%d}%s, lb_endpoints: [%s]}", i, more, strings.Join(hosts, ", ")))
@@ -160,25 +191,32 @@ func (w *world) assignment(name string, once bool) string {
 	return fmt.Sprintf("{cluster_name: %s, endpoints: [%s]%s}", name, strings.Join(groups, ", "), policy)
 }
 
-func (w *world) endpoints(name string) thing { return thing{text: w.assignment(name, !chance(w.r, 4))} }
+func (w *world) endpoints(name string) thing {
+	return thing{text: w.assignment(name, !chance(w.r, 4), w.secure(name))}
+}
 
 const eds = "{resource_api_version: V3, ads: {}, initial_fetch_timeout: 0.4s}"
 
 func (w *world) cluster(name string) thing {
 	r := w.r
+	secure := w.rare(5, 2)
+	service := w.name("s", services5)
+	if w.keen && secure {
+		service = one(r, "s3", "s4")
+	}
 	text := fmt.Sprintf("{name: %s, connect_timeout: 1s, lb_policy: %s", name, one(r, "RING_HASH", "MAGLEV", "RING_HASH", "MAGLEV", "ROUND_ROBIN", "LEAST_REQUEST", "RANDOM"))
 	switch r.IntN(12) {
 	case 0:
-		text += ", type: STATIC, load_assignment: " + w.assignment(name, true)
+		text += ", type: STATIC, load_assignment: " + w.assignment(name, true, secure)
 	case 1:
-		text += ", type: STRICT_DNS, load_assignment: " + w.assignment(name, true)
+		text += ", type: STRICT_DNS, load_assignment: " + w.assignment(name, true, secure)
 	case 2:
-		text += ", type: LOGICAL_DNS, load_assignment: {cluster_name: " + name + ", endpoints: [{lb_endpoints: [" + w.host(false, nil) + "]}]}"
+		text += ", type: LOGICAL_DNS, load_assignment: {cluster_name: " + name + ", endpoints: [{lb_endpoints: [" + w.host(false, secure, nil) + "]}]}"
 	case 3:
 		return thing{text: fmt.Sprintf(`{name: %s, connect_timeout: 1s, lb_policy: CLUSTER_PROVIDED, cluster_type: {name: envoy.clusters.aggregate, typed_config: {
   "@type": type.googleapis.com/envoy.extensions.clusters.aggregate.v3.ClusterConfig, clusters: [%s, %s]}}}`, name, w.name("c", clusters5), w.name("c", clusters5))}
 	default:
-		text += ", type: EDS, eds_cluster_config: {eds_config: " + eds + ", service_name: " + w.name("s", services5) + "}"
+		text += ", type: EDS, eds_cluster_config: {eds_config: " + eds + ", service_name: " + service + "}"
 	}
 	var lb []string
 	if chance(r, 4) {
@@ -193,13 +231,13 @@ func (w *world) cluster(name string) thing {
 	if len(lb) > 0 {
 		text += ", common_lb_config: {" + strings.Join(lb, ", ") + "}"
 	}
-	if chance(r, 6) {
+	if w.rare(6, 20) {
 		text += ", circuit_breakers: {thresholds: [{" + one(r, "max_requests: 0", "max_connections: 7", "max_pending_requests: 5", "max_requests: 20", "priority: HIGH, max_requests: 0") + "}]}"
 	}
-	if chance(r, 6) {
+	if w.rare(6, 20) {
 		text += ", lb_subset_config: {fallback_policy: " + one(r, "NO_FALLBACK", "ANY_ENDPOINT", "DEFAULT_SUBSET, default_subset: {stage: y}") + ", subset_selectors: [{keys: [stage]}]}"
 	}
-	if chance(r, 6) {
+	if secure {
 		text += ", transport_socket: " + w.upstreamTLS()
 	}
 	if chance(r, 8) {
@@ -209,14 +247,20 @@ func (w *world) cluster(name string) thing {
 	if chance(r, 10) {
 		text += ", close_connections_on_host_health_failure: true"
 	}
+	if w.rare(3, 2) {
+		text += w.checks()
+	}
 	return thing{text: text + "}"}
 }
 
 func (w *world) upstreamTLS() string {
 	sni := one(w.r, "", ", sni: first.example", ", sni: second.example")
-	names := one(w.r, "", ", match_typed_subject_alt_names: [{san_type: DNS, matcher: {exact: first.example}}]", ", match_typed_subject_alt_names: [{san_type: DNS, matcher: {exact: second.example}}]")
+	var own string
+	if chance(w.r, 2) {
+		own = ", " + w.ownCertificates(one(w.r, "0", "2"), false)
+	}
 	return `{name: tls, typed_config: {"@type": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext` + sni +
-		`, common_tls_context: {tls_params: {tls_maximum_protocol_version: TLSv1_3}, validation_context: {trusted_ca: {inline_string: CA` + one(w.r, "0", "0", "1") + `}` + names + `}}}}`
+		`, common_tls_context: {tls_params: {tls_maximum_protocol_version: TLSv1_3}, ` + w.validation() + own + `}}}`
 }
 
 // paths are those that routes may have an entry for.
@@ -274,8 +318,12 @@ func (w *world) chain(match, tls string) string {
 	r := w.r
 	var socket string
 	if tls != "" {
-		socket = `, transport_socket: {name: tls, typed_config: {"@type": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext, common_tls_context: {` +
-			`tls_certificates: [{certificate_chain: {inline_string: CRT` + tls + `}, private_key: {inline_string: KEY` + tls + `}}]}}}`
+		socket = `, transport_socket: {name: tls, typed_config: {"@type": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext, common_tls_context: {` + w.ownCertificates(tls, true)
+		if chance(r, 3) {
+			socket += ", " + w.validation() + "}, require_client_certificate: true}}"
+		} else {
+			socket += "}}}"
+		}
 	}
 	if match != "" {
 		match = ", filter_chain_match: {" + match + "}"
@@ -311,7 +359,7 @@ func (w *world) listener(name string, port int) thing {
 		}
 	}
 	if len(chains) == 0 {
-		chains = append(chains, w.chain("", one(r, "", "", "", "0", "1")))
+		chains = append(chains, w.chain("", one(r, one(r, "", map[bool]string{true: "0"}[w.keen]), "", "0", "1")))
 	}
 	return thing{text: fmt.Sprintf("{name: %s, address: {socket_address: {address: HOST, port_value: PORT%d}}, %sfilter_chains: [%s]%s}", name, port, inspect, strings.Join(chains, ", "), more)}
 }
@@ -337,6 +385,9 @@ func (w *world) say(format string, args ...any) {
 // heal takes faults back. In the state of the world one that refuses the whole response
 // would refuse what comes with it.
 func (w *world) heal(all bool, touched map[string]bool) {
+	if all {
+		w.healSecrets(touched)
+	}
 	for _, url := range urls {
 		for _, name := range slices.Sorted(maps.Keys(w.now[url])) {
 			t := w.now[url][name]
@@ -344,7 +395,9 @@ func (w *world) heal(all bool, touched map[string]bool) {
 				continue
 			}
 			touched[url] = true
-			if old, ok := w.sound[url][name]; ok {
+			if old, ok := w.sound[url][name]; ok && w.unusable(old) {
+				continue
+			} else if ok {
 				w.now[url][name] = old
 				w.say("%s %s healed: %s", short(url), name, old.text)
 				continue
@@ -399,6 +452,13 @@ func (w *world) step() []string {
 	w.said, w.hasty = nil, chance(w.r, 3)
 	touched, locked := map[string]bool{}, map[string]bool{}
 	w.heal(false, touched)
+	w.swayed = 0
+	if w.rare(3, 2) {
+		w.changeVerdicts()
+	}
+	if w.rare(3, 2) {
+		w.changeSecrets(touched)
+	}
 	for range one(w.r, 1, 1, 2, 3, 4) {
 		url := one(w.r, resource.ClusterType, resource.EndpointType, resource.ListenerType, resource.RouteType)
 		if locked[url] {
@@ -417,6 +477,13 @@ func (w *world) step() []string {
 	// A cluster that changes after its endpoints were refused has the last good ones here, and none in Envoy.
 	if chance(w.r, 3) && !faulty {
 		w.r.Shuffle(len(order), func(i, j int) { order[i], order[j] = order[j], order[i] })
+	}
+	if touched[resource.SecretType] {
+		at := 0 // it counts whether a file is there
+		if !w.hasty {
+			at = w.r.IntN(len(order) + 1)
+		}
+		order = slices.Insert(order, at, resource.SecretType)
 	}
 	return slices.DeleteFunc(order, func(url string) bool { return !touched[url] })
 }
@@ -457,6 +524,9 @@ func (w *world) change(url string, touched, locked map[string]bool) {
 		w.say("%s removed", what)
 	case k <= 2 && len(w.before[url][name]) > 0:
 		was := one(r, w.before[url][name]...)
+		if w.unusable(was) {
+			return
+		}
 		w.put(url, name, was)
 		w.say("%s set back: %s", what, was.text)
 	case k <= 5 && there:
@@ -471,7 +541,7 @@ func (w *world) change(url string, touched, locked map[string]bool) {
 		// Changes places with another.
 		other := w.name(prefix, n)
 		second, ok := w.now[url][other]
-		if !ok || other == name || second.fault != "" {
+		if !ok || other == name || second.fault != "" || w.unusable(second) || w.unusable(old) {
 			return
 		}
 		w.put(url, name, renamed(second, other, name))
@@ -480,7 +550,7 @@ func (w *world) change(url string, touched, locked map[string]bool) {
 	case k == 7 && there:
 		// Has another name.
 		other := w.name(prefix, n)
-		if _, ok := w.now[url][other]; ok {
+		if _, ok := w.now[url][other]; ok || w.unusable(old) {
 			return
 		}
 		delete(w.now[url], name)
@@ -492,6 +562,9 @@ func (w *world) change(url string, touched, locked map[string]bool) {
 		w.say("%s is called %s now", what, other)
 	default:
 		t := w.make(url, name)
+		if w.unusable(t) {
+			return
+		}
 		w.put(url, name, t)
 		w.say("%s is now %s", what, t.text)
 	}
