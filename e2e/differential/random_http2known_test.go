@@ -277,6 +277,9 @@ func knownOfHTTP2(c *Config, x *Case, d Difference) string {
 			return k.why
 		}
 	}
+	if log := "log[/s" + of + "]."; of != "" && has("max-forwards") && x.Seen[1][log+"details"] == "max_forwards" && x.Seen[1][log+"upstream"] == "null" {
+		return "a request that has no forward left goes no further (RFC 9110 7.6.2)"
+	}
 	if has("i-*") && retriesHTTP2(c) && !laxerHTTP2(d) && notRetriedHTTP2(x) {
 		return "an answer of which an interim was forwarded has begun, and is not tried again"
 	}
