@@ -214,6 +214,7 @@ var http1Refusals = map[string]*regexp.Regexp{
 	"repeated_host":                 regexp.MustCompile(`(?is)\nhost:.*\nhost:`),
 	"host_mismatch":                 regexp.MustCompile(`(?im)^(\S+ https?://|CONNECT )`), // hosts
 	"bad_target":                    regexp.MustCompile(`(?m)^(\S+ [^/ ]|\S+ \S*[^!-~]|\S+ \S*#)`),
+	"chunk_extensions_too_long":     regexp.MustCompile(`(?m)^[0-9a-fA-F]+;[^\r\n]{100}`),
 	"bad_chunk_extension":           regexp.MustCompile(`(?m)^[0-9a-fA-F]+;`),
 	"bad_chunk_size":                regexp.MustCompile(`(?i)\ntransfer-encoding:`),
 	"bad_chunk_end":                 regexp.MustCompile(`(?i)\ntransfer-encoding:`),
@@ -443,6 +444,8 @@ func (j *http1Judge) logged(x *Case, log, field string, d Difference) string {
 		return "escapes are normalised to capital digits (RFC 3986 6.2.2.1)"
 	case strings.HasPrefix(field, "path") && strings.HasPrefix(j.hauberk[log+"details"], "path_normalization_") && unescapedSlashes.Replace(d.Hauberk) == d.Envoy:
 		return "the log has the path as it came"
+	case (field == "cluster" || field == "route") && d.Hauberk == "null" && strings.HasPrefix(j.hauberk[log+"details"], "path_normalization_") && strings.HasPrefix(j.envoy[log+"details"], "path_normalization_"):
+		return "the sidecar refuses a path before a route is chosen"
 	case field == "attempts" && d.Envoy == "1" && d.Hauberk == "2" && requestsOf(j.envoy) == requestsOf(j.hauberk):
 		return "a request that met a closed connection is sent once more"
 	case j.hauberk[log+"details"] == "path_normalization_redirect" && (field == "details" || strings.HasPrefix(field, "path")):

@@ -88,6 +88,7 @@ var knownsHTTP2 = []knownHTTP2{
 	{"t-open", `log.*\.flags_long`, "DownstreamConnectionTermination", "UpstreamProtocolError", "trailers end their stream (RFC 9113 8.1)"},
 	{"t-open", `log.*\.details`, "downstream_remote_disconnect", `upstream_reset_after_response_started.protocol_error.`, "trailers end their stream (RFC 9113 8.1)"},
 	{"length-*", `log.*\.details`, "http2.remote_reset", "content_length_mismatch", "the sidecar names the rule that was broken"},
+	{"application/grpc*", `upstream.*\.header\.grpc-timeout`, "99999999H", "768[0-9]{5}M", "no time here is longer than 146 years"},
 	{"length-zeros", `.*header\.content-length|log.*\.length`, "005", "5", "a length is written as a number"},
 }
 
@@ -275,6 +276,9 @@ func knownOfHTTP2(c *Config, x *Case, d Difference) string {
 		if has(k.odd) && matchesHTTP2(k.field, d.Field) && matchesHTTP2(k.envoy, d.Envoy) && matchesHTTP2(k.hauberk, d.Hauberk) {
 			return k.why
 		}
+	}
+	if log := "log[/s" + of + "]."; of != "" && has("max-forwards") && x.Seen[1][log+"details"] == "max_forwards" && x.Seen[1][log+"upstream"] == "null" {
+		return "a request that has no forward left goes no further (RFC 9110 7.6.2)"
 	}
 	if has("i-*") && retriesHTTP2(c) && !laxerHTTP2(d) && notRetriedHTTP2(x) {
 		return "an answer of which an interim was forwarded has begun, and is not tried again"

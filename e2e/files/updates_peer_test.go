@@ -420,6 +420,8 @@ func (p *peer) probeOne(port int, sni string, brief bool) map[string]answer {
 type held struct {
 	end   string
 	again answer
+	// secure: of one that is cut, the listener takes no plaintext any more.
+	secure bool
 }
 
 // hold begins a long request at each listener, and returns what tells how they ended.
@@ -459,6 +461,7 @@ func (p *peer) hold(g *ground, step string) (finish func() map[string]held) {
 			h := held{end: "whole"}
 			if _, err := io.ReadAll(l.rest); err != nil {
 				h.end = "cut: " + err.Error()
+				h.secure = !p.takesPlaintext(int(name[0]-'0'), name[1:])
 			} else {
 				path, _, _ := strings.Cut(name[1:], " ")
 				h.again, _ = l.ask("h", path, "k0", "")
@@ -468,4 +471,16 @@ func (p *peer) hold(g *ground, step string) (finish func() map[string]held) {
 		}
 		return out
 	}
+}
+
+// takesPlaintext tells whether a listener answers a request without TLS.
+func (p *peer) takesPlaintext(port int, path string) bool {
+	l, _ := p.connect(port, "")
+	if l == nil {
+		return false
+	}
+	defer l.c.Close()
+	_ = l.c.SetDeadline(time.Now().Add(2 * time.Second))
+	a, _ := l.ask("h", path, "k0", "")
+	return a.what != "closed"
 }
