@@ -202,15 +202,10 @@ func (c *course) step(i int, order []string) {
 	e, h := ends[0](), ends[1]()
 	for name, was := range e {
 		got, ok := h[name]
-<<<<<<< HEAD
 		// A connection in plaintext goes with the last chain of its listener that takes it, and one without
-		// a certificate with the last that asks for none (docs/bootstrap.md). Of several the log tells of one.
-		if !ok || c.t.Failed() || strings.Contains(c.both[1].log.String()[logged:], `rule="peer not admitted" src=`) {
-=======
-		// A connection in plaintext goes with the last chain of its listener that takes it (docs/bootstrap.md),
-		// which the log says where it has not said too much at once.
-		if !ok || c.t.Failed() || got.secure || strings.Contains(c.both[1].log.String(), `rule="peer not admitted" src=`+got.from) {
->>>>>>> r-fresh
+		// a certificate with the last that asks for none (docs/bootstrap.md). Of several the log tells of one,
+		// where it has not said too much at once.
+		if !ok || c.t.Failed() || got.secure || strings.Contains(c.both[1].log.String()[logged:], `rule="peer not admitted" src=`) {
 			continue
 		}
 		if was.end == "whole" && got.end != was.end {
