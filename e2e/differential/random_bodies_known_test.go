@@ -1,0 +1,38 @@
+//go:build e2e
+
+package differential
+
+import (
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// knownsOfBodies are differences of docs/differential.md, by all that brings them about: words of
+// the case's name.
+var knownsOfBodies = []struct {
+	odds           string
+	field          *regexp.Regexp // the whole field
+	envoy, hauberk *regexp.Regexp // the whole values
+	why            string
+}{
+	{"", whole(`log.*\.tried`), whole(`\((\w+)\)`), whole(`\((\w+)\)(,\(\w+\))+`), "the sidecar lists every host that was tried"},
+	{"host2", whole(`upstream.*\.broken`), whole(`(END_STREAM )?RST_STREAM INTERNAL_ERROR`), whole(`(END_STREAM )?RST_STREAM CANCEL`), "a request that nobody wants any more is cancelled (RFC 9113 7); Envoy says that it has failed itself"},
+	{"host2", whole(`upstream.*\.broken`), whole(`END_STREAM RST_STREAM \w+`), whole(`END_STREAM RST_STREAM CANCEL`), "a request that nobody wants any more is cancelled (RFC 9113 7)"},
+	{"client1 answer-trailers", whole(`response.*\.trailer\.x-end`), whole("2"), whole(`\(absent\)`), "a client of HTTP/1 gets trailers when it asks for them (RFC 9110 6.5.1)"},
+	{"te", whole(`upstream.*\.header\.connection`), whole(`\(absent\)`), whole("TE"), "Connection names TE, as RFC 9110 10.1.4 demands"},
+}
+
+func whole(expression string) *regexp.Regexp { return regexp.MustCompile("^(?s:" + expression + ")$") }
+
+// knownOfBodies implements domain.
+func knownOfBodies(_ *Config, x *Case, d Difference) string {
+	said := strings.Fields(x.Name)
+	for _, k := range knownsOfBodies {
+		all := !slices.ContainsFunc(strings.Fields(k.odds), func(odd string) bool { return !slices.Contains(said, odd) })
+		if all && k.field.MatchString(d.Field) && k.envoy.MatchString(d.Envoy) && k.hauberk.MatchString(d.Hauberk) {
+			return k.why
+		}
+	}
+	return ""
+}
