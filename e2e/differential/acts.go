@@ -103,7 +103,7 @@ func (s *stage) set(f func()) {
 }
 
 // patienceOnStage is how long a step waits.
-const patienceOnStage = 2 * time.Second
+const patienceOnStage = 1 * time.Second
 
 // at is the turn of "c", "h" or "h2", the second request that came to a host; nil where there is none yet.
 func (s *stage) at(who string) *turn {
@@ -234,7 +234,7 @@ func (x *Case) converseActs(p *program, addr string, certs *certs) (*outcome, er
 			t.id = uint32(2*asked - 1)
 		}
 		t.method = words[1]
-		s.set(func() { t.a.turns[t.id] = t })
+		s.set(func() { t.a.turns[t.id], t.window = t, int(t.a.initial) })
 		t.steps <- func() { t.a.head(t, words[1:]) }
 	}
 	out := s.outcome()

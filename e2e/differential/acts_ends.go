@@ -503,13 +503,20 @@ func (a *actor) note(fr http2.Frame) {
 		if fr.IsAck() {
 			return
 		}
-		if n, ok := fr.Value(http2.SettingInitialWindowSize); ok {
-			for _, t := range a.turns {
-				t.window += int(n) - int(a.initial)
-			}
-			a.initial = n
-		}
-		go a.write(func() { _ = a.fr.WriteSettingsAck() })
+		n, ok := fr.Value(http2.SettingInitialWindowSize)
+		go func() {
+			a.write(func() { _ = a.fr.WriteSettingsAck() }) // before what it allows
+			a.s.set(func() {
+				for _, t := range a.turns {
+					if ok {
+						t.window += int(n) - int(a.initial)
+					}
+				}
+				if ok {
+					a.initial = n
+				}
+			})
+		}()
 	}
 }
 

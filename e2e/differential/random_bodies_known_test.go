@@ -20,6 +20,10 @@ var knownsOfBodies = []struct {
 	{"host2", whole(`upstream.*\.broken`), whole(`(END_STREAM )?RST_STREAM INTERNAL_ERROR`), whole(`(END_STREAM )?RST_STREAM CANCEL`), "a request that nobody wants any more is cancelled (RFC 9113 7); Envoy says that it has failed itself"},
 	{"host2", whole(`upstream.*\.broken`), whole(`END_STREAM RST_STREAM \w+`), whole(`END_STREAM RST_STREAM CANCEL`), "a request that nobody wants any more is cancelled (RFC 9113 7)"},
 	{"client1 answer-trailers", whole(`response.*\.trailer\.x-end`), whole("2"), whole(`\(absent\)`), "a client of HTTP/1 gets trailers when it asks for them (RFC 9110 6.5.1)"},
+	{"client2 within-answer", whole(`stream\[\d\]`), whole("RST_STREAM INTERNAL_ERROR"), whole("RST_STREAM (CANCEL|ENHANCE_YOUR_CALM)"), "the client learns why its host gave up"},
+	{"client2 within-both", whole(`stream\[\d\]`), whole("RST_STREAM INTERNAL_ERROR"), whole("RST_STREAM (CANCEL|ENHANCE_YOUR_CALM)"), "the client learns why its host gave up"},
+	{"client2 early", whole(`response\.(body|trailer\.x-end)|stream\[1\]|vain`), whole(`\d+ bytes.*|RST_STREAM INTERNAL_ERROR|c await \d+|`), whole(`\d+ bytes.*|END_STREAM RST_STREAM NO_ERROR|\(absent\)|2`), "an answer is sent whole before its request is reset; Envoy loses what waits for a window"},
+	{"/duration", whole(`log\.flags(_long)?`), whole("-"), whole("DT|DurationTimeout"), "the access log says that it was the longest duration"},
 	{"te", whole(`upstream.*\.header\.connection`), whole(`\(absent\)`), whole("TE"), "Connection names TE, as RFC 9110 10.1.4 demands"},
 }
 

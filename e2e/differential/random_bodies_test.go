@@ -24,6 +24,7 @@ type bodiesCase struct {
 	client2, host2 bool // speak HTTP/2
 	path           string
 	paused         map[string]bool
+	narrow         bool // a window is too small for large bodies
 }
 
 func (b *bodiesCase) step(format string, args ...any) {
@@ -76,7 +77,7 @@ func bodiesCluster(r *rand.Rand, name string) (cluster dict, host2 bool) {
 		cluster["tls"] = dict{"sni": "a.example"}
 	}
 	if chance(r, 3) {
-		cluster["per_connection_buffer_limit_bytes"] = one(r, 1, 1000, 16384, 65536, 1<<20)
+		cluster["per_connection_buffer_limit_bytes"] = one(r, 1000, 16384, 65536, 1<<20)
 	}
 	return cluster, host2
 }
@@ -124,7 +125,7 @@ func randomBodies(r *rand.Rand) *Group {
 func bodiesListener(r *rand.Rand, name, cluster string) (c Config, secure bool) {
 	c = Config{Name: name, About: "random", HCM: dict{"http2_protocol_options": bodiesWindows(r), "http_protocol_options": bodiesHTTP1(r), "delayed_close_timeout": one(r, "0s", "0.05s")}}
 	if chance(r, 3) {
-		c.Listener = dict{"per_connection_buffer_limit_bytes": one(r, 1, 1000, 16384, 65536, 1<<20)}
+		c.Listener = dict{"per_connection_buffer_limit_bytes": one(r, 1000, 16384, 65536, 1<<20)}
 	}
 	const buffer = apiType + "extensions.filters.http.buffer.v3."
 	c.Filters = []map[string]any{{"name": "buffer", "typed_config": dict{"@type": buffer + "Buffer", "max_request_bytes": 1 << 20}}}
@@ -162,11 +163,16 @@ func bodiesListener(r *rand.Rand, name, cluster string) (c Config, secure bool) 
 
 // make is one exchange, or two.
 func (b *bodiesCase) make() {
+	window := func(who string) {
+		n := one(b.Rand, 1, 100, 4000, 16384, 1<<20)
+		b.narrow = b.narrow || n < 4000
+		b.step("%s window %d", who, n)
+	}
 	if b.client2 && chance(b.Rand, 4) {
-		b.step("c window %d", one(b.Rand, 1, 100, 16384, 1<<20))
+		window("c")
 	}
 	if b.host2 && chance(b.Rand, 4) {
-		b.step("h window %d", one(b.Rand, 1, 100, 16384, 1<<20))
+		window("h")
 	}
 	switch b.IntN(9) {
 	case 0, 1:
@@ -192,6 +198,14 @@ func (b *bodiesCase) size() int {
 	n := one(b.Rand, 0, 1, 5, 100, 999, 1000, 1001, 16384, 65535, 65536, 100000, 300000, 1<<20)
 	if b.path == "/buffered" {
 		n = one(b.Rand, 0, 1, 999, 1000, 1001, 5000)
+	}
+	return b.fitting(n)
+}
+
+// fitting is n, or less where that would take too long.
+func (b *bodiesCase) fitting(n int) int {
+	if b.narrow && n > 2000 {
+		n = 900 + n%100
 	}
 	return n
 }
@@ -265,6 +279,9 @@ func (b *bodiesCase) pieces(from, to string, n int, passes, end bool) {
 // answer is a head and part of n bytes of a body; whole is its end too.
 func (b *bodiesCase) answer(who string, n, part int, whole bool) {
 	status := one(b.Rand, "200", "200", "201", "404", "500")
+	if status == "500" && who == "h" && slices.Contains([]string{"/retry", "/limited"}, b.path) {
+		status = "404" // it would be asked for again
+	}
 	if n == 0 && whole && chance(b.Rand, 2) {
 		status = one(b.Rand, "200", "204", "304")
 		b.odd(status)
@@ -327,14 +344,14 @@ func (b *bodiesCase) some(n int) int {
 	return one(b.Rand, 0, 1, n/2, n-1)
 }
 
-func (b *bodiesCase) length() int { return one(b.Rand, 2, 5, 100, 16384, 70000, 200000) }
+func (b *bodiesCase) length() int { return b.fitting(one(b.Rand, 2, 5, 100, 16384, 70000, 200000)) }
 
 // early is an answer to a request that is not whole.
 func (b *bodiesCase) early() {
 	b.odd("early")
 	n := b.length()
 	b.request("h", one(b.Rand, "/plain", "/retry", "/timeout"), n, b.some(n), false)
-	m := one(b.Rand, 0, 5, 20000, 200000)
+	m := b.fitting(one(b.Rand, 0, 5, 20000, 200000))
 	b.answer("h", m, m, true)
 	b.step("c await end")
 	b.step("h await end")
@@ -400,32 +417,23 @@ func (b *bodiesCase) hostGoes() {
 	if b.host2 && !chance(b.Rand, 3) {
 		how = "reset " + one(b.Rand, resetCodes...)
 	}
+	if how == "reset REFUSED_STREAM" && at < 2 { // goes to the host again (RFC 9113 8.7)
+		how = "reset CANCEL"
+	}
 	b.odd("host-" + strings.ReplaceAll(how, " ", "-"))
 	b.step("h %s", how)
-	if path == "/retry" && at < 2 && !(at == 0 && false) {
-		b.again(at)
-		return
+	if path == "/retry" && at == 1 { // a request that is not whole is not sent again
+		b.odd("retried")
+		b.step("h2 await end")
+		b.answer("h2", 5, 5, true)
 	}
-	b.step("c await end")
-}
-
-// again is the second attempt, which a host that went away may bring about.
-func (b *bodiesCase) again(at int) {
-	b.odd("retried")
-	if at == 0 {
-		b.step("h2 await head")
-		b.step("c await end")
-		return
-	}
-	b.step("h2 await end")
-	b.answer("h2", 5, 5, true)
 	b.step("c await end")
 }
 
 // times lets a time be over.
 func (b *bodiesCase) times() {
 	path := one(b.Rand, "/timeout", "/try", "/idletry", "/idle", "/duration")
-	n := one(b.Rand, 2, 100, 70000)
+	n := b.fitting(one(b.Rand, 2, 100, 70000))
 	at := b.IntN(4)
 	if at == 0 && path != "/idle" && path != "/duration" {
 		at = 1
@@ -441,27 +449,29 @@ func (b *bodiesCase) times() {
 		b.step("h await end")
 	}
 	if at >= 2 {
-		b.answer("h", 70000, one(b.Rand, 0, 1, 69999), false)
+		m := b.fitting(70000)
+		b.answer("h", m, b.some(m), false)
 		if path == "/try" { // is over with the head
 			b.step("wait 200ms")
-			b.step("h reset CANCEL")
-			b.x.Acts[len(b.x.Acts)-1] = "h cut"
+			b.step("h cut")
 		}
 	}
 	b.step("c await end")
+	b.step("h await left")
 }
 
 // tried sends a body twice, where it is kept.
 func (b *bodiesCase) tried() {
 	path := one(b.Rand, "/retry", "/limited")
 	n := one(b.Rand, 1, 500, 999, 1000, 1001, 1500, 20000, 70000)
+	n = b.fitting(n)
 	b.request("h", path, n, n, true)
 	b.step("h await end")
 	how := one(b.Rand, "500", "cut", "close")
 	b.odd(how)
 	if how == "500" {
 		b.step("h 500 length=3")
-		b.step("h data 3")
+		b.step("h data 3 END")
 	} else {
 		b.step("h %s", how)
 	}
