@@ -23,6 +23,10 @@ var knownsOfBodies = []struct {
 	{"client2 within-answer", whole(`stream\[\d\]`), whole("RST_STREAM INTERNAL_ERROR"), whole("RST_STREAM (CANCEL|ENHANCE_YOUR_CALM)"), "the client learns why its host gave up"},
 	{"client2 within-both", whole(`stream\[\d\]`), whole("RST_STREAM INTERNAL_ERROR"), whole("RST_STREAM (CANCEL|ENHANCE_YOUR_CALM)"), "the client learns why its host gave up"},
 	{"client2 early", whole(`response\.(body|trailer\.x-end)|stream\[1\]|vain`), whole(`\d+ bytes.*|RST_STREAM INTERNAL_ERROR|c await \d+|`), whole(`\d+ bytes.*|END_STREAM RST_STREAM NO_ERROR|\(absent\)|2`), "an answer is sent whole before its request is reset; Envoy loses what waits for a window"},
+	{"client1 too-large", whole(`response\.header\.connection|end`), whole("close|closed"), whole(`\(absent\)|open`), "Envoy closes the connection when it answers before it has read the whole request; the sidecar reads the rest and keeps it"},
+	{"too-large", whole(`log\.received`), whole(`\d+`), whole(`\d+`), "how much was read of what is refused depends on how it arrives"},
+	{"500 host2", whole(`upstream\.broken`), whole("END_STREAM RST_STREAM INTERNAL_ERROR"), whole(`\(absent\)`), "an answer that is not used is read to its end; Envoy resets its stream"},
+	{"host-cut until-close", whole(`log\.(details|flags|flags_long)|response\.broken|stream\[1\]|end`), whole(`via_upstream|-|\(absent\)|whole|END_STREAM.*|open`), whole(`upstream_reset_after_response_started.*|UC|UpstreamConnectionTermination|cut off|closed|RST_STREAM.*`), "a reset is not the end of a body that lasts until the close (RFC 9112 8); Envoy takes what came for all of it"},
 	{"/duration", whole(`log\.flags(_long)?`), whole("-"), whole("DT|DurationTimeout"), "the access log says that it was the longest duration"},
 	{"te", whole(`upstream.*\.header\.connection`), whole(`\(absent\)`), whole("TE"), "Connection names TE, as RFC 9110 10.1.4 demands"},
 }
