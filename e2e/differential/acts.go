@@ -272,6 +272,11 @@ func (s *stage) outcome() *outcome {
 	if s.client == nil {
 		return out
 	}
+	if a := s.client.a; a.h2 { // the reset of a request that was answered early comes behind the answer
+		s.await(300*time.Millisecond, func() bool {
+			return s.client.ended || s.client.given || s.client.end != "END_STREAM" || a.gone != ""
+		})
+	}
 	out.end = s.client.a.howItEnded(s.client)
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -13,7 +13,7 @@ import (
 // TestRandomBodies: bodies in pieces through windows, ends that stop, reset, leave and answer
 // early, over all bridges of HTTP/1 and HTTP/2, with TLS and without.
 func TestRandomBodies(t *testing.T) {
-	random(t, domain{rounds: 2, group: randomBodies, known: knownOfBodies})
+	random(t, domain{rounds: 1, group: randomBodies, known: knownOfBodies})
 }
 
 // bodiesCase is one made case. Its name tells what is odd of it.
@@ -220,7 +220,7 @@ func (b *bodiesCase) request(who, path string, n, part int, whole bool) {
 		framing = "chunked"
 		b.odd("chunked")
 	}
-	if n == 0 && whole && chance(b.Rand, 2) {
+	if n == 0 && whole {
 		b.step("c %s %s END", one(b.Rand, "GET", "POST"), path)
 		b.step("%s await end", who)
 		return
@@ -282,7 +282,7 @@ func (b *bodiesCase) answer(who string, n, part int, whole bool) {
 	if status == "500" && who == "h" && slices.Contains([]string{"/retry", "/limited"}, b.path) {
 		status = "404" // it would be asked for again
 	}
-	if n == 0 && whole && chance(b.Rand, 2) {
+	if n == 0 && whole {
 		status = one(b.Rand, "200", "204", "304")
 		b.odd(status)
 		framing := " length=0"
