@@ -106,7 +106,7 @@ func randomBodies(r *rand.Rand) *Group {
 				}
 			}
 			slices.Sort(b.said)
-			b.x.Name = fmt.Sprintf("%d %s %s", n, b.path, strings.Join(slices.Compact(b.said), " "))
+			b.x.Name = fmt.Sprintf("%d %s", n, strings.Join(slices.Compact(b.said), " "))
 			logs := 0
 			for _, s := range b.x.Acts {
 				if strings.HasPrefix(s, "c POST") || strings.HasPrefix(s, "c GET") || strings.HasPrefix(s, "c HEAD") {
@@ -214,6 +214,7 @@ func (b *bodiesCase) fitting(n int) int {
 // true. Each piece is awaited where the host gets it at once.
 func (b *bodiesCase) request(who, path string, n, part int, whole bool) {
 	b.path = path
+	b.odd(path)
 	chunked := n > 0 && chance(b.Rand, 2)
 	framing := fmt.Sprintf("length=%d", n)
 	if chunked {
@@ -455,6 +456,7 @@ func (b *bodiesCase) times() {
 		m := b.fitting(70000)
 		b.answer("h", m, b.some(m), false)
 		if path == "/try" { // is over with the head
+			b.odd("host-cut")
 			b.step("wait 200ms")
 			b.step("h cut")
 		}
