@@ -25,7 +25,8 @@ type outcome struct {
 	streams   map[uint32]string // how they ended, of frames
 	of        []uint32          // the streams of the responses, of frames
 	byStream  bool
-	tls       string // what was agreed on, where it is compared
+	tls       string   // what was agreed on, where it is compared
+	vain      []string // steps of acts that waited for what did not come
 }
 
 // dial connects as the case says.

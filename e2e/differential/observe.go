@@ -35,6 +35,9 @@ func observe(out *outcome, upstream []seen, log []map[string]any, p *place) obse
 	if out.tls != "" {
 		o["tls"] = out.tls
 	}
+	if len(out.vain) > 0 {
+		o["vain"] = strings.Join(out.vain, "; ")
+	}
 	for id, end := range out.streams {
 		o[fmt.Sprintf("stream[%d]", id)] = cmp.Or(end, "open")
 	}

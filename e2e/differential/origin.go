@@ -43,6 +43,7 @@ type origins struct {
 	// reading counts the requests whose body is being read.
 	reading int
 	taps    []*tap
+	stage   *stage // of a case that says what both ends do
 }
 
 // originNames are the addresses that a bootstrap may name, beside http2 and refused.
@@ -59,7 +60,7 @@ func startOrigins(certs *certs, logFile func(config string) string) (*origins, e
 		o.ports[name] = ln.Addr().(*net.TCPAddr).Port
 		go o.accept(name, ln)
 	}
-	if err := errors.Join(o.startHTTP2(), o.startFrames(), o.startAnnounced(certs), o.startSecure(certs), o.startCollector()); err != nil {
+	if err := errors.Join(o.startHTTP2(), o.startFrames(), o.startAnnounced(certs), o.startSecure(certs), o.startCollector(), o.startStage(certs)); err != nil {
 		return nil, err
 	}
 	var err error

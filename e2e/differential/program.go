@@ -210,7 +210,9 @@ func (p *program) run(c *Config, x *Case, certs *certs) (observation, error) {
 	}
 	var out *outcome
 	var err error
-	if x.Frames != nil {
+	if x.Acts != nil {
+		out, err = x.converseActs(p, p.addr(c.Name), certs)
+	} else if x.Frames != nil {
 		out, err = x.converseFrames(p.addr(c.Name))
 	} else if c.HTTP2 {
 		out, err = x.converseHTTP2(p.addr(c.Name))

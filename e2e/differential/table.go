@@ -114,6 +114,17 @@ type Case struct {
 	// "settle", "await 1" and "wait 50ms" send nothing, and what is between them is sent at
 	// once.
 	Frames []string `json:"frames,omitempty"`
+	// Acts are both ends of a connection step by step instead: "c" is the client, "h" the host
+	// that has the request, "h2" the one that had the second. "c POST /p length=5 END" and "h 200
+	// chunked x-a=1" are heads, "c data 5", "h trailers x-sum=1" and "c end" what follows them;
+	// "c reset CANCEL", "h goaway NO_ERROR", "close" once all is sent, "leave" before it, "cut" by
+	// a reset of TCP and "half" end something; "c pause" gives no window or reads no more until
+	// "c go", "stall" reads no more in any case; "h window 100" comes first. "h await head", end,
+	// gone, left (gone or reset), interim or 500, which is so much of the body, and "wait 5ms" say in which order. The
+	// hosts are acts1, acts2, acts1s, acts2s and actss.
+	Acts []string `json:"acts,omitempty"`
+	// HTTP2 is what the client of acts speaks without TLS.
+	HTTP2 bool `json:"http2,omitempty"`
 	// ByStream compares answers by their streams, and records and requests by their paths: what
 	// is sent at once on several streams is served in no order.
 	ByStream bool `json:"by_stream,omitempty"`
@@ -308,13 +319,13 @@ func (g *Group) check() error {
 			}
 			seen[x.Name] = true
 			given := 0
-			for _, is := range []bool{x.Send != "", x.Raw != "", x.Frames != nil, x.Hello != nil} {
+			for _, is := range []bool{x.Send != "", x.Raw != "", x.Frames != nil, x.Hello != nil, x.Acts != nil} {
 				if is {
 					given++
 				}
 			}
 			if given != 1 {
-				return fmt.Errorf("%s: %s: one of send, raw, frames and hello is needed", c.Name, x.Name)
+				return fmt.Errorf("%s: %s: one of send, raw, frames, acts and hello is needed", c.Name, x.Name)
 			}
 			for _, d := range x.Differs {
 				if d.Field == "" || d.Why == "" || d.Envoy == d.Hauberk {

@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"io"
 	"net"
+	"net/http"
 	"slices"
 	"strings"
 	"testing"
@@ -312,5 +313,35 @@ func TestTunnelThatIsResetAtOnce(t *testing.T) {
 		}
 		x.aside = aside
 		x.leave()
+	}
+}
+
+// TestBodyCutByAReset: a host of HTTP/1 whose answer is not whole broke the protocol, however its
+// connection ended (RFC 9112 8).
+func TestBodyCutByAReset(t *testing.T) {
+	for name, how := range map[string]int{"reset": 0, "close": -1} {
+		for _, framing := range []string{"Content-Length: 9\r\n\r\nab", "Transfer-Encoding: chunked\r\n\r\n2\r\nab\r\n"} {
+			got := make(chan struct{})
+			b := newBed(t, rawOrigin(t, func(_ int, c net.Conn, r *bufio.Reader) {
+				_, _, _ = readRequest(r)
+				_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\n"+framing)
+				<-got
+				_ = c.(*net.TCPConn).SetLinger(how)
+			})).start()
+			c := b.dial()
+			c.send(simpleGet)
+			resp, err := http.ReadResponse(c.r, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, _ = io.ReadFull(resp.Body, make([]byte, 2))
+			close(got)
+			if _, err := io.ReadAll(resp.Body); err == nil {
+				t.Errorf("%s: the client took it for whole", name)
+			}
+			if line := b.logged(1)[0]; !strings.Contains(line, " 200 UPE upstream_reset_after_response_started{protocol_error}") {
+				t.Errorf("%s: %s", name, line)
+			}
+		}
 	}
 }

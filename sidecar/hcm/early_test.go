@@ -132,3 +132,17 @@ func TestEarlyAnswerToAnUpload(t *testing.T) {
 		}
 	}
 }
+
+// TestTooLargeWithItsHead: of a body that has to be whole, and is too large, nothing more is waited
+// for, also when all of it that is there came with the head.
+func TestTooLargeWithItsHead(t *testing.T) {
+	b := newBed(t, rawOrigin(t, func(int, net.Conn, *bufio.Reader) { t.Error("it was sent on") }))
+	b.filter("b", &bodybuffer.Config{MaxBytes: 4})
+	c := b.start().dial()
+	_ = c.SetReadDeadline(time.Now().Add(5 * time.Second))
+	c.send("POST /x HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n")
+	resp, err := http.ReadResponse(c.r, nil)
+	if err != nil || resp.StatusCode != 413 {
+		t.Error(resp, err)
+	}
+}

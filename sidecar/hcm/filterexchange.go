@@ -75,6 +75,9 @@ func (x *exchange) ReadBody(limit int) (whole bool, v filter.Verdict) {
 	if len(x.payload) > 0 && len(x.store) == 0 {
 		x.store = append(x.store, x.payload...)
 	}
+	if len(x.store) > limit {
+		return false, filter.Continue // what came with the head: more may never come
+	}
 	for !x.complete {
 		data, last, err := x.client.Next() // which notes that something moved
 		if err != nil {

@@ -211,12 +211,12 @@ func (u *http1Upstream) Next() (data []byte, last bool, err error) {
 		}
 		if err := u.read(); err != nil {
 			switch {
-			case !isEOF(err):
-			case u.framing == http1.UntilClose:
+			case stream.IsTimeout(err): // it was not the host
+			case u.framing != http1.UntilClose:
+				err = http1.ErrTruncated // also by a reset
+			case isEOF(err):
 				u.atEnd = true
 				return nil, true, nil
-			default:
-				err = http1.ErrTruncated
 			}
 			return nil, false, err
 		}

@@ -65,6 +65,10 @@ type eachReader struct {
 	left               int
 	more, called, gone bool
 
+	// Guarded by busy too: looks whether the peer has reset, and whether that is to come.
+	look *time.Timer
+	due  bool
+
 	circle *circle // nil where nobody leads
 	joined bool
 	number int32
@@ -109,7 +113,55 @@ func (r *eachReader) readTo(fd uintptr) error {
 	r.busy.Lock() // who leads it may be at it
 	defer r.busy.Unlock()
 	r.gone, r.in, r.f = true, nil, nil
+	if r.look != nil {
+		r.look.Stop()
+	}
 	return err
+}
+
+// lookAfter is how long a reset goes unnoticed that arrived with the last bytes before it.
+const lookAfter = 100 * time.Millisecond
+
+// lookLater: an empty socket is no sign that the peer is there. The poller tells once of bytes
+// and of a reset that it finds together, and the bytes are read as if they were alone. To read
+// once more in vain, each time, costs more than to look once in a while. busy is held.
+func (r *eachReader) lookLater() {
+	if r.due {
+		return
+	}
+	r.due = true
+	if r.look == nil {
+		r.look = time.AfterFunc(lookAfter, r.lookAgain)
+	} else {
+		r.look.Reset(lookAfter)
+	}
+}
+
+// lookAgain wakes the reader of a socket that is over. Who was to read while it looked could not.
+func (r *eachReader) lookAgain() {
+	defer panics.Contain(panics.HTTP2Reader, r, func() {})
+	if !r.wakeIf(func() bool { r.due = false; return over(r.fd) }) && r.asked.Load() {
+		r.wakeIf(func() bool { return true })
+	}
+}
+
+// wakeIf has the reader read on, where it waits.
+func (r *eachReader) wakeIf(so func() bool) bool {
+	r.busy.Lock()
+	defer r.busy.Unlock()
+	if r.gone || r.done.Load() || !so() {
+		return false
+	}
+	r.called = true
+	_ = r.conn.SetReadDeadline(past)
+	return true
+}
+
+// over tells whether a socket has nothing to read any more.
+func over(fd uintptr) bool {
+	var b [1]byte
+	n, _, errno := syscall.RawSyscall6(syscall.SYS_RECVFROM, fd, uintptr(unsafe.Pointer(&b)), 1, syscall.MSG_PEEK|syscall.MSG_DONTWAIT, 0, 0)
+	return errno == 0 && n == 0 || errno != 0 && errno != syscall.EAGAIN && errno != syscall.EINTR
 }
 
 // event is this reader's turn, when the runtime has found its socket.
@@ -219,7 +271,10 @@ func (r *eachReader) recv(fd uintptr, p []byte) (n int, drained bool, errno sysc
 	if c := (*unix.Cmsghdr)(unsafe.Pointer(&r.control)); r.msg.Controllen >= unix.SizeofCmsghdr+4 && c.Level == unix.IPPROTO_TCP && c.Type == unix.TCP_CM_INQ {
 		drained = *(*int32)(unsafe.Pointer(&r.control[unix.SizeofCmsghdr])) == 0
 	}
-	return n, drained && n > 0 && !first, 0
+	if drained = drained && n > 0 && !first; drained {
+		r.lookLater()
+	}
+	return n, drained, 0
 }
 
 // ReadEach implements EachReader.

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"testing"
@@ -295,5 +296,40 @@ func findEachRecord(t *testing.T, room int) {
 	_ = b.CloseWrite()
 	if err := <-done; err == nil {
 		t.Error("no error at the end of the connection")
+	}
+}
+
+// TestResetBehindTheLastBytes: a reset that the poller finds together with bytes is no news to it
+// once they were read, and the end of the stream all the same.
+func TestResetBehindTheLastBytes(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1)) // nobody polls between the two
+	for range 20 {
+		s, peer := socketPair(t)
+		got, ended := make(chan struct{}, 10), make(chan error, 1)
+		go func() {
+			for {
+				err := s.ReadEach(collect(64), func(int, *Leader) bool { got <- struct{}{}; return true })
+				if err != ErrReadOn {
+					ended <- err
+					return
+				}
+				_ = s.SetReadDeadline(time.Time{})
+			}
+		}()
+		for range 2 { // the first read takes nobody's word
+			_, _ = peer.Write([]byte("x"))
+			<-got
+		}
+		for range 10 {
+			runtime.Gosched() // the reader waits
+		}
+		_ = peer.SetLinger(0)
+		_, _ = peer.Write([]byte("x"))
+		_ = peer.Close()
+		select {
+		case <-ended:
+		case <-time.After(5 * time.Second):
+			t.Fatal("the reader waits for a peer that has reset")
+		}
 	}
 }
