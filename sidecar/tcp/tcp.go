@@ -224,7 +224,7 @@ func (p *Proxy) begin(ctx context.Context, c *downstream.Conn) *relay {
 	name, subset := p.pick(c.Info.SNI)
 	o := outcome{cluster: name}
 	if p.cfg.LogOnStart {
-		p.log(c, &o, telemetry.LogConnectionStart, 0, 0)
+		p.log(c, &outcome{}, telemetry.LogConnectionStart, 0, 0) // as in Envoy, of no cluster yet
 	}
 	var until int64
 	if p.maxDuration > 0 {

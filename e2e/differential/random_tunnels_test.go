@@ -1,0 +1,407 @@
+//go:build e2e
+
+package differential
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// TestRandomTunnels: bytes over time through TCP proxies, CONNECT and upgrades. Whoever waits
+// does so for what the other said, so that nothing depends on who is faster.
+func TestRandomTunnels(t *testing.T) {
+	random(t, domain{rounds: 1, group: randomTunnels, known: knownOfTunnels})
+}
+
+// tunnelLogs are what the log says of bytes and ends besides.
+var tunnelLogs = map[string]string{
+	"wire":     "%UPSTREAM_WIRE_BYTES_SENT% %UPSTREAM_WIRE_BYTES_RECEIVED% %DOWNSTREAM_WIRE_BYTES_SENT% %DOWNSTREAM_WIRE_BYTES_RECEIVED%",
+	"detected": "%DOWNSTREAM_DETECTED_CLOSE_TYPE% %UPSTREAM_DETECTED_CLOSE_TYPE%",
+	"local":    "%DOWNSTREAM_LOCAL_CLOSE_REASON% %UPSTREAM_LOCAL_CLOSE_REASON%",
+}
+
+// tunnelMaker makes one configuration: kind is tcp, connect (terminated), passed (a CONNECT of
+// which the host hears) or upgrade.
+type tunnelMaker struct {
+	r           *rand.Rand
+	kind        string
+	tls, secure bool
+	// limited connections end by themselves, without a word or at a time.
+	idle, lasting bool
+	early         bool // there is no host until the client spoke
+	logs          int  // records of a connection, 0 for one
+	cluster       string
+	allowed       bool
+}
+
+func randomTunnels(r *rand.Rand) *Group {
+	g := &Group{About: "random tunnels", Clusters: []map[string]any{
+		{"name": "secured", "endpoints": []any{"secure"}, "tls": map[string]any{"sni": "a.example"}},
+		{"name": "nobody", "endpoints": []any{}},
+	}}
+	for i := range 8 {
+		m := &tunnelMaker{r: r, kind: one(r, "tcp", "tcp", "tcp", "connect", "passed", "upgrade", "upgrade"), tls: chance(r, 6), cluster: "origin", allowed: true}
+		c := Config{Name: fmt.Sprintf("tunnel-%d", i), About: m.kind, LogFields: tunnelLogs}
+		switch m.r.IntN(12) {
+		case 0:
+			m.cluster = "refused"
+		case 1:
+			m.cluster = "nobody"
+		case 2, 3:
+			m.cluster, m.secure = "secured", true
+		case 4:
+			if m.kind == "tcp" {
+				m.cluster = "missing"
+			}
+		}
+		if m.kind == "tcp" {
+			m.proxy(&c)
+		} else {
+			m.manager(&c)
+		}
+		if chance(r, 4) {
+			c.Listener = with2(c.Listener, "per_connection_buffer_limit_bytes", one(r, 1, 1000, 16384, 1<<20))
+		}
+		for n := range 6 {
+			c.Cases = append(c.Cases, m.talk(fmt.Sprintf("case-%d", n)))
+		}
+		g.Configs = append(g.Configs, c)
+	}
+	return g
+}
+
+func with2(in map[string]any, k string, v any) map[string]any {
+	if in == nil {
+		in = map[string]any{}
+	}
+	in[k] = v
+	return in
+}
+
+// proxy is a TCP proxy.
+func (m *tunnelMaker) proxy(c *Config) {
+	r := m.r
+	t := dict{"cluster": m.cluster}
+	if chance(r, 5) {
+		delete(t, "cluster")
+		t["weighted_clusters"] = dict{"clusters": []any{dict{"name": m.cluster, "weight": 1}, dict{"name": m.cluster, "weight": one(r, 1, 7, 1000000)}}}
+	}
+	switch r.IntN(6) {
+	case 0:
+		t["idle_timeout"], m.idle = "0.3s", true
+	case 1:
+		t["idle_timeout"] = one(r, "0s", "5s")
+	case 2:
+		t["max_downstream_connection_duration"], m.lasting = "0.4s", true
+	case 3:
+		t["max_downstream_connection_duration"] = "9s"
+	}
+	if chance(r, 2) {
+		t["max_connect_attempts"] = 1 + r.IntN(3)
+	}
+	switch r.IntN(8) {
+	case 0:
+		t["upstream_connect_mode"], t["max_early_data_bytes"] = "ON_DOWNSTREAM_DATA", one(r, 1, 5, 65536)
+		m.early = true
+	case 1:
+		t["access_log_options"] = dict{"flush_access_log_on_connected": true}
+		m.logs = 2
+	case 2:
+		t["access_log_options"] = dict{"flush_access_log_on_start": true}
+		m.logs = 2
+	}
+	chain := dict{"tcp": t}
+	if m.tls {
+		chain["tls"] = dict{}
+	}
+	c.FilterChains = []map[string]any{chain}
+}
+
+// manager is a connection manager that lets tunnels pass, or does not.
+func (m *tunnelMaker) manager(c *Config) {
+	r := m.r
+	kind := "CONNECT"
+	if m.kind == "upgrade" {
+		kind = "websocket"
+	}
+	ofManager, ofRoute := r.IntN(3), r.IntN(3)
+	c.HCM = dict{}
+	switch ofManager {
+	case 0:
+		c.HCM["upgrade_configs"] = []any{dict{"upgrade_type": kind}, dict{"upgrade_type": "other"}}
+		m.allowed = true
+	case 1:
+		c.HCM["upgrade_configs"] = []any{dict{"upgrade_type": strings.ToUpper(kind), "enabled": false}}
+		m.allowed = false
+	default:
+		m.allowed = false
+	}
+	to := dict{"cluster": m.cluster}
+	u := dict{"upgrade_type": kind}
+	if m.kind == "connect" {
+		u["connect_config"] = dict{}
+	}
+	switch {
+	case ofRoute == 0 && chance(r, 3):
+		u["enabled"], m.allowed = false, false
+		to["upgrade_configs"] = []any{u}
+	case ofRoute > 0 || m.kind == "connect" || !m.allowed && !chance(r, 4):
+		to["upgrade_configs"], m.allowed = []any{u}, true
+	}
+	switch r.IntN(6) {
+	case 0:
+		c.HCM["stream_idle_timeout"], m.idle = "0.3s", true
+	case 1:
+		to["idle_timeout"], m.idle = "0.3s", true
+	case 2:
+		to["max_stream_duration"], m.lasting = dict{"max_stream_duration": "0.4s"}, true
+	case 3:
+		to["timeout"] = "0.4s"
+	}
+	c.HCM["delayed_close_timeout"] = "0.05s" // Envoy ends its side when it is over
+	match := dict{"prefix": "/"}
+	if kind == "CONNECT" {
+		match = dict{"connect_matcher": dict{}}
+	}
+	c.Routes = []map[string]any{{"match": match, "route": to}}
+	if m.tls {
+		c.FilterChains = []map[string]any{{"tls": dict{}, "routes": []any{c.Routes[0]}}}
+		c.Routes = nil
+	}
+}
+
+// talker is a dialogue in the making. It is in turns but for what is said at once.
+type talker struct {
+	r     *rand.Rand
+	words [2][]string // of the client and the host
+	sent  [2]int
+	heard [2]int
+	// large says how much there may be of it.
+	large bool
+	// hurry because the connection lasts not long.
+	hurry bool
+}
+
+func (t *talker) add(who int, word string) { t.words[who] = append(t.words[who], word) }
+
+// hear has one side await all that the other said.
+func (t *talker) hear(who int) {
+	if n := t.sent[1-who]; n > t.heard[who] {
+		t.heard[who] = n
+		t.add(who, fmt.Sprint("await ", n))
+	}
+}
+
+func (t *talker) piece() (text string, size int) {
+	size = one(t.r, 1, 2, 5, 5, 17, 200)
+	if t.large && chance(t.r, 4) {
+		size = one(t.r, 4096, 4097, 16384, 16385, 65536, 100000, 300000)
+	}
+	return fmt.Sprintf("{%d}", size), size
+}
+
+func (t *talker) say(who int) {
+	text, n := t.piece()
+	t.add(who, "say "+text)
+	t.sent[who] += n
+	if chance(t.r, 4) && !t.hurry {
+		t.add(who, fmt.Sprintf("wait %dms", 20+t.r.IntN(40)))
+	}
+}
+
+// quiet has all that was said be heard by whom it was for, and the first know it.
+func (t *talker) quiet(who int) {
+	t.hear(1 - who)
+	t.add(1-who, "say .")
+	t.sent[1-who]++
+	t.hear(who)
+}
+
+func (m *tunnelMaker) talk(name string) (x Case) {
+	r := m.r
+	x.Name = name
+	t := &talker{r: r, large: chance(r, 3) && !m.lasting, hurry: m.lasting}
+	if m.tls {
+		x.TLS = &ClientTLS{SNI: "a.example", Cert: "web"}
+	}
+	if m.secure {
+		x.Secure = &Secure{Cert: "web"}
+	}
+	defer func() { x.Dialogue = &Dialogue{Client: t.words[0], Host: t.words[1]} }()
+	if m.logs > 0 {
+		x.Logs = &m.logs
+	}
+	open := m.cluster == "origin" || m.cluster == "secured"
+	if m.kind != "tcp" {
+		if !m.open(t) || !open || !m.allowed {
+			t.words[1] = append(t.words[1], "say HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\nConnection: close\r\n\r\nno")
+			if len(t.words[0]) == 0 || t.words[0][len(t.words[0])-1] != "await head" {
+				t.add(0, "await head")
+			}
+			t.add(0, "await end")
+			return x
+		}
+	} else if !open {
+		x.Unsteady = []string{"end"}
+		t.add(0, "await end")
+		return x
+	} else if chance(r, 10) && !m.early {
+		t.add(1, one(r, "reset", "close")) // at once
+		t.add(0, "await end")
+		return x
+	}
+	if m.early {
+		t.say(0)
+		t.hear(1)
+	}
+	for range r.IntN(5) {
+		who := r.IntN(2)
+		if !chance(r, 4) {
+			t.hear(who)
+		}
+		t.say(who)
+		if t.large && chance(r, 3) {
+			t.add(1-who, "deaf")
+			t.say(who)
+			t.add(1-who, "wait 60ms")
+			t.add(1-who, "hear")
+		}
+	}
+	m.finish(t)
+	return x
+}
+
+// open asks for a tunnel. It is false where the host is to refuse.
+func (m *tunnelMaker) open(t *talker) bool {
+	r := m.r
+	head, answer := "CONNECT a.example:443 HTTP/1.1\r\nHost: a.example:443\r\n\r\n", "HTTP/1.1 200 OK\r\n\r\n"
+	if m.kind == "upgrade" {
+		name := one(r, "websocket", "websocket", "WebSocket")
+		head = "GET / HTTP/1.1\r\nHost: a.example\r\nConnection: Upgrade\r\nUpgrade: " + name + "\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+		answer = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+	}
+	if chance(r, 4) {
+		text, n := t.piece()
+		head += text
+		t.sent[0] += n
+	}
+	if chance(r, 8) {
+		t.add(0, "say "+head[:9])
+		t.add(0, "wait 20ms")
+		head = head[9:]
+	}
+	t.add(0, "say "+head)
+	if m.kind == "connect" {
+		t.add(0, "await head")
+		return true
+	}
+	t.add(1, "await head")
+	if chance(r, 8) {
+		return false
+	}
+	// What comes with the request waits for the answer: nobody may wait for it before that.
+	if chance(r, 4) {
+		text, n := t.piece()
+		answer += text
+		t.sent[1] += n
+	}
+	t.add(1, "say "+answer)
+	t.add(0, "await head")
+	return true
+}
+
+// finish is how both ends leave.
+func (m *tunnelMaker) finish(t *talker) {
+	r := m.r
+	who := r.IntN(2)
+	other := 1 - who
+	if m.kind != "tcp" {
+		// The end of one is that of the tunnel: what the other has yet to say may get lost, and in
+		// Envoy does.
+		t.quiet(who)
+		t.add(who, one(r, "end", "close", "reset"))
+		return
+	}
+	if (m.idle || m.lasting) && chance(r, 3) {
+		t.quiet(who)
+		if chance(r, 2) {
+			t.add(who, "end")
+		} else {
+			t.add(who, "await end")
+		}
+		t.add(other, one(r, "await end", "wait 900ms"))
+		return
+	}
+	switch r.IntN(8) {
+	case 0, 1, 2: // one ends, the other may go on for a while
+		t.add(who, "end")
+		t.hear(other)
+		t.add(other, "await end")
+		for range r.IntN(3) {
+			t.say(other)
+		}
+		t.hear(who)
+	case 3:
+		t.quiet(who)
+		t.add(who, "close")
+	case 4:
+		t.quiet(who)
+		t.add(who, "reset")
+	case 5: // the other resets at last
+		t.add(who, "end")
+		t.hear(other)
+		t.add(other, "await end")
+		t.say(other)
+		t.hear(who)
+		t.add(other, "wait 50ms")
+		t.add(other, "reset")
+	case 6: // who has ended resets
+		t.add(who, "end")
+		t.hear(other)
+		t.add(other, "await end")
+		t.say(other)
+		t.hear(who)
+		t.add(who, "reset")
+	case 7:
+		t.hear(0)
+		t.hear(1)
+		t.add(0, "end")
+		t.add(1, "end")
+	}
+}
+
+// knownOfTunnels are the differences that docs/differential.md has.
+func knownOfTunnels(c *Config, x *Case, d Difference) string {
+	field := d.Field[strings.LastIndexByte(d.Field, '.')+1:]
+	last := func(script []string, words ...string) bool {
+		return len(script) > 0 && slices.Contains(words, script[len(script)-1])
+	}
+	from, to := d.Envoy, d.Hauberk
+	client, host := x.Dialogue.Client, x.Dialogue.Host
+	tcp := c.About == "tcp"
+	switch {
+	case field == "closed" && from == "null" && slices.Contains([]string{"upstream_reset", "downstream_reset", "idle_timeout", "max_connection_duration"}, to):
+		return "the sidecar says how a connection ended"
+	case (d.Field == "log.sni" || d.Field == "log.host") && from == "null" && x.TLS != nil && to == x.TLS.SNI:
+		return "the sidecar knows the name from the handshake; Envoy only from the listener filter tls_inspector"
+	case strings.HasPrefix(d.Field, "log.") && slices.Contains([]string{"certificate", "peer", "tls"}, field) && x.Seen[0]["log.type"] == "TcpConnectionStart" && x.Seen[1]["log.type"] == "TcpConnectionStart" && x.TLS != nil:
+		return "a connection is served once its handshake is over"
+	case !tcp && x.Seen[0]["response.start"] >= "HTTP/1.1 3" && (field == "received" && to == "0" || field == "wire" && withoutLast(from) == withoutLast(to)):
+		return "what a client says with a request for a tunnel that it does not get is not read"
+	case !tcp && last(client, "end", "close") && (field == "details" && from == "downstream_remote_disconnect" && to == "via_upstream" ||
+		field == "flags" && from == "DC" && to == "-" || field == "flags_long" && from == "DownstreamConnectionTermination" && to == "-"):
+		return "a client that ends its side of a tunnel is no client that leaves: its host hears of the end and ends the other"
+	case !tcp && last(host, "end", "close") && (field == "details" && from == "upstream_reset_after_response_started{connection_termination}" && to == "via_upstream" ||
+		field == "flags" && from == "UC" && to == "-" || field == "flags_long" && from == "UpstreamConnectionTermination" && to == "-"):
+		return "the end of the host is that of its tunnel, and no reset"
+	case !tcp && from == "closed" && to == "reset" && (d.Field == "end" && last(host, "reset") || d.Field == "upstream.framing" && last(client, "reset")):
+		return "what is cut by a reset is not to be taken for the whole"
+	}
+	return ""
+}
+
+// withoutLast is a list without its last word.
+func withoutLast(list string) string { return list[:strings.LastIndexByte(list, ' ')+1] }
