@@ -52,10 +52,6 @@ func randomTunnels(r *rand.Rand) *Group {
 			m.cluster = "nobody"
 		case 2, 3:
 			m.cluster, m.secure = "secured", true
-		case 4:
-			if m.kind == "tcp" {
-				m.cluster = "missing"
-			}
 		}
 		if m.kind == "tcp" {
 			m.proxy(&c)
@@ -249,7 +245,13 @@ func (m *tunnelMaker) talk(name string) (x Case) {
 		t.add(0, "await end")
 		return x
 	} else if chance(r, 10) && !m.early {
-		t.add(1, one(r, "reset", "close")) // at once
+		if chance(r, 2) || m.tls || m.secure {
+			t.add(1, "wait 30ms") // a reset at once may end the connecting, or the handshake
+		}
+		t.add(1, one(r, "reset", "close"))
+		if len(t.words[1]) == 1 {
+			t.words[1][0] = "close"
+		}
 		t.add(0, "await end")
 		return x
 	}
@@ -365,6 +367,7 @@ func (m *tunnelMaker) finish(t *talker) {
 		t.say(other)
 		t.hear(who)
 		t.add(who, "reset")
+		t.add(other, "wait 80ms") // it has heard the end: nothing would keep it
 	case 7:
 		t.hear(0)
 		t.hear(1)
