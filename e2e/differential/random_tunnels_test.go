@@ -31,10 +31,13 @@ type tunnelMaker struct {
 	tls, secure bool
 	// limited connections end by themselves, without a word or at a time.
 	idle, lasting bool
+	inspected     bool // the first bytes are looked at
 	early         bool // there is no host until the client spoke
 	logs          int  // records of a connection, 0 for one
 	cluster       string
 	allowed       bool
+	named         string // the protocol of the last upgrade
+	others        bool   // an upgrade to "other" is allowed
 }
 
 func randomTunnels(r *rand.Rand) *Group {
@@ -109,7 +112,15 @@ func (m *tunnelMaker) proxy(c *Config) {
 		t["access_log_options"] = dict{"flush_access_log_on_start": true}
 		m.logs = 2
 	}
+	switch r.IntN(10) {
+	case 0:
+		c.Listener = dict{"listener_filters": []any{listenerFilter("tls_inspector", "TlsInspector", nil)}}
+		m.inspected = true
+	}
 	chain := dict{"tcp": t}
+	if chance(r, 6) {
+		chain["before"] = []any{dict{"name": "rbac", "typed_config": dict{"@type": apiType + "extensions.filters.network.rbac.v3.RBAC", "stat_prefix": "r", "rules": dict{"action": "DENY", "policies": dict{}}}}}
+	}
 	if m.tls {
 		chain["tls"] = dict{}
 	}
@@ -128,7 +139,7 @@ func (m *tunnelMaker) manager(c *Config) {
 	switch ofManager {
 	case 0:
 		c.HCM["upgrade_configs"] = []any{dict{"upgrade_type": kind}, dict{"upgrade_type": "other"}}
-		m.allowed = true
+		m.allowed, m.others = true, true
 	case 1:
 		c.HCM["upgrade_configs"] = []any{dict{"upgrade_type": strings.ToUpper(kind), "enabled": false}}
 		m.allowed = false
@@ -156,6 +167,20 @@ func (m *tunnelMaker) manager(c *Config) {
 		to["max_stream_duration"], m.lasting = dict{"max_stream_duration": "0.4s"}, true
 	case 3:
 		to["timeout"] = "0.4s"
+	}
+	switch r.IntN(12) {
+	case 0:
+		c.HCM["access_log_options"], m.logs = dict{"flush_access_log_on_new_request": true}, 2
+	case 1:
+		c.HCM["access_log_options"], m.logs = dict{"flush_log_on_tunnel_successfully_established": true}, -2
+	}
+	switch r.IntN(8) {
+	case 0:
+		c.HCM["common_http_protocol_options"], m.idle = dict{"idle_timeout": "0.3s"}, true
+	case 1:
+		c.HCM["common_http_protocol_options"], m.lasting = dict{"max_connection_duration": "0.4s"}, true
+	case 2:
+		to["retry_policy"] = dict{"retry_on": one(r, "reset", "5xx", "connect-failure,reset", "retriable-4xx"), "num_retries": 1}
 	}
 	c.HCM["delayed_close_timeout"] = "0.05s" // Envoy ends its side when it is over
 	match := dict{"prefix": "/"}
@@ -194,7 +219,7 @@ func (t *talker) hear(who int) {
 func (t *talker) piece() (text string, size int) {
 	size = one(t.r, 1, 2, 5, 5, 17, 200)
 	if t.large && chance(t.r, 4) {
-		size = one(t.r, 4096, 4097, 16384, 16385, 65536, 100000, 300000)
+		size = one(t.r, 4096, 4097, 16384, 16385, 65536, 100000, 300000, 2000000)
 	}
 	return fmt.Sprintf("{%d}", size), size
 }
@@ -227,13 +252,13 @@ func (m *tunnelMaker) talk(name string) (x Case) {
 		x.Secure = &Secure{Cert: "web"}
 	}
 	defer func() { x.Dialogue = &Dialogue{Client: t.words[0], Host: t.words[1]} }()
-	if m.logs > 0 {
-		x.Logs = &m.logs
+	if n := m.logs; n > 0 {
+		x.Logs = &n
 	}
 	open := m.cluster == "origin" || m.cluster == "secured"
 	if m.kind != "tcp" {
-		if !m.open(t) || !open || !m.allowed {
-			t.words[1] = append(t.words[1], "say HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\nConnection: close\r\n\r\nno")
+		if !m.open(t) || !open || !m.allows() {
+			t.words[1] = append(t.words[1], "say "+m.refusal(), "end")
 			if len(t.words[0]) == 0 || t.words[0][len(t.words[0])-1] != "await head" {
 				t.add(0, "await head")
 			}
@@ -244,7 +269,7 @@ func (m *tunnelMaker) talk(name string) (x Case) {
 		x.Unsteady = []string{"end"}
 		t.add(0, "await end")
 		return x
-	} else if chance(r, 10) && !m.early {
+	} else if chance(r, 10) && !m.early && !m.inspected {
 		if chance(r, 2) || m.tls || m.secure {
 			t.add(1, "wait 30ms") // a reset at once may end the connecting, or the handshake
 		}
@@ -255,9 +280,20 @@ func (m *tunnelMaker) talk(name string) (x Case) {
 		t.add(0, "await end")
 		return x
 	}
-	if m.early {
+	switch {
+	case m.inspected && !m.tls:
+		// Envoy needs a record's header to see that there is none, and gives up on who has ended
+		// its side by then.
+		t.add(0, "say {17}")
+		t.sent[0] += 17
+		t.quiet(0)
+	case m.early:
 		t.say(0)
 		t.hear(1)
+	}
+	if n := 2; m.logs == -2 {
+		x.Logs = &n
+		x.Unsteady = []string{"log.wire", "log.received", "log.sent"} // of bytes that come meanwhile
 	}
 	for range r.IntN(5) {
 		who := r.IntN(2)
@@ -276,14 +312,47 @@ func (m *tunnelMaker) talk(name string) (x Case) {
 	return x
 }
 
+// allows tells whether the tunnel that was asked for is allowed.
+func (m *tunnelMaker) allows() bool {
+	switch m.named {
+	case "", "websocket", "WebSocket", "WEBSOCKET":
+		return m.allowed
+	case "other":
+		return m.others
+	}
+	return false
+}
+
+// refusal is an answer by which no tunnel comes about.
+func (m *tunnelMaker) refusal() string {
+	status := one(m.r, "403 Forbidden", "404 Not Found", "426 Upgrade Required", "503 Service Unavailable", "302 Found\r\nLocation: http://a.example/x", "407 Proxy Authentication Required\r\nProxy-Authenticate: Basic")
+	if m.kind == "upgrade" && chance(m.r, 2) {
+		status = one(m.r, "200 OK", "204 No Content", "206 Partial Content", "101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: another", "101 Switching Protocols",
+			"101 Switching Protocols\r\nConnection: Upgrade", "101 Switching Protocols\r\nUpgrade: websocket")
+	}
+	if strings.HasPrefix(status, "204") || strings.HasPrefix(status, "101") {
+		return "HTTP/1.1 " + status + "\r\n\r\n"
+	}
+	if chance(m.r, 3) {
+		return "HTTP/1.1 " + status + "\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n2\r\nno\r\n0\r\n\r\n"
+	}
+	return "HTTP/1.1 " + status + "\r\nContent-Length: 2\r\nConnection: close\r\n\r\nno"
+}
+
 // open asks for a tunnel. It is false where the host is to refuse.
 func (m *tunnelMaker) open(t *talker) bool {
 	r := m.r
 	head, answer := "CONNECT a.example:443 HTTP/1.1\r\nHost: a.example:443\r\n\r\n", "HTTP/1.1 200 OK\r\n\r\n"
 	if m.kind == "upgrade" {
 		name := one(r, "websocket", "websocket", "WebSocket")
-		head = "GET / HTTP/1.1\r\nHost: a.example\r\nConnection: Upgrade\r\nUpgrade: " + name + "\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
-		answer = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+		if chance(r, 6) {
+			name = one(r, "other", "WEBSOCKET", "unknown")
+		}
+		m.named = name
+		head = one(r, "GET / ", "GET / ", "GET /a?b=c ", "OPTIONS / ", "DELETE / ") + "HTTP/1.1\r\nHost: a.example\r\nConnection: " + one(r, "Upgrade", "upgrade", "keep-alive, Upgrade") + "\r\nUpgrade: " + name + "\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+		answer = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: " + name + "\r\n\r\n"
+	} else if chance(r, 4) {
+		answer = one(r, "HTTP/1.1 204 None\r\n\r\n", "HTTP/1.1 299 Yes\r\nX-A: b\r\n\r\n", "HTTP/1.1 200 \r\n\r\n")
 	}
 	if chance(r, 4) {
 		text, n := t.piece()
@@ -392,6 +461,13 @@ func knownOfTunnels(c *Config, x *Case, d Difference) string {
 		return "the sidecar knows the name from the handshake; Envoy only from the listener filter tls_inspector"
 	case strings.HasPrefix(d.Field, "log.") && slices.Contains([]string{"certificate", "peer", "tls"}, field) && x.Seen[0]["log.type"] == "TcpConnectionStart" && x.Seen[1]["log.type"] == "TcpConnectionStart" && x.TLS != nil:
 		return "a connection is served once its handshake is over"
+	case c.About == "upgrade" && d.Field == "upstream.header.connection" && to == "Upgrade", c.About == "upgrade" && field == "wire" && x.Seen[0]["upstream.header.connection"] == "keep-alive, Upgrade" && afterFirst(from) == afterFirst(to):
+		return "Connection is each hop's own (RFC 9110 7.6.1)"
+	case c.About == "upgrade" && x.Seen[0]["response.start"] == "HTTP/1.1 101" && x.Seen[1]["response.start"] == "HTTP/1.1 502" && strings.Contains(x.Seen[1]["log.flags"], "UPE") && !slices.ContainsFunc(host, agrees):
+		return "an answer that switches to another protocol than was asked for, or to none, is refused (RFC 9110 7.8)"
+	case c.About == "passed" && d.Field == "response.header.connection" && from == "close" && to == absent && strings.HasPrefix(x.Seen[0]["response.start"], "HTTP/1.1 2") && x.Seen[0]["response.start"] != "HTTP/1.1 200",
+		c.About == "passed" && field == "wire" && strings.HasPrefix(x.Seen[0]["response.start"], "HTTP/1.1 2") && x.Seen[0]["response.start"] != "HTTP/1.1 200":
+		return "any success makes a tunnel of CONNECT (RFC 9110 9.3.6); Envoy knows 200 alone for its connection"
 	case !tcp && x.Seen[0]["response.start"] >= "HTTP/1.1 3" && (field == "received" && to == "0" || field == "wire" && withoutLast(from) == withoutLast(to)):
 		return "what a client says with a request for a tunnel that it does not get is not read"
 	case !tcp && last(client, "end", "close") && (field == "details" && from == "downstream_remote_disconnect" && to == "via_upstream" ||
@@ -408,3 +484,11 @@ func knownOfTunnels(c *Config, x *Case, d Difference) string {
 
 // withoutLast is a list without its last word.
 func withoutLast(list string) string { return list[:strings.LastIndexByte(list, ' ')+1] }
+
+// afterFirst is a list without its first word.
+func afterFirst(list string) string { return list[strings.IndexByte(list, ' ')+1:] }
+
+// agrees tells whether what a host says switches to a protocol that clients ask for.
+func agrees(word string) bool {
+	return strings.HasPrefix(word, "say HTTP/1.1 101") && strings.Contains(word, "\r\nConnection: Upgrade\r\n") && strings.Contains(word, "\r\nUpgrade: ") && !strings.Contains(word, "Upgrade: another")
+}
