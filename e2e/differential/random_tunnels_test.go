@@ -262,6 +262,9 @@ func (m *tunnelMaker) talk(name string) (x Case) {
 			if len(t.words[0]) == 0 || t.words[0][len(t.words[0])-1] != "await head" {
 				t.add(0, "await head")
 			}
+			if t.sent[0] > 0 {
+				x.Unsteady = []string{"end", "tcp"} // who closes over what it has not read resets
+			}
 			t.add(0, "await end")
 			return x
 		}
@@ -457,18 +460,21 @@ func knownOfTunnels(c *Config, x *Case, d Difference) string {
 	switch {
 	case field == "closed" && from == "null" && slices.Contains([]string{"upstream_reset", "downstream_reset", "idle_timeout", "max_connection_duration"}, to):
 		return "the sidecar says how a connection ended"
-	case (d.Field == "log.sni" || d.Field == "log.host") && from == "null" && x.TLS != nil && to == x.TLS.SNI:
+	case strings.HasPrefix(d.Field, "log") && (field == "sni" || field == "host") && from == "null" && x.TLS != nil && to == x.TLS.SNI:
 		return "the sidecar knows the name from the handshake; Envoy only from the listener filter tls_inspector"
-	case strings.HasPrefix(d.Field, "log.") && slices.Contains([]string{"certificate", "peer", "tls"}, field) && x.Seen[0]["log.type"] == "TcpConnectionStart" && x.Seen[1]["log.type"] == "TcpConnectionStart" && x.TLS != nil:
+	case strings.HasPrefix(d.Field, "log.") && slices.Contains([]string{"certificate", "peer", "tls"}, field) && x.TLS != nil &&
+		slices.Contains([]string{"TcpConnectionStart", "TcpUpstreamConnected"}, x.Seen[0]["log.type"]) && x.Seen[1]["log.type"] == x.Seen[0]["log.type"]:
 		return "a connection is served once its handshake is over"
 	case c.About == "upgrade" && d.Field == "upstream.header.connection" && to == "Upgrade", c.About == "upgrade" && field == "wire" && x.Seen[0]["upstream.header.connection"] == "keep-alive, Upgrade" && afterFirst(from) == afterFirst(to):
 		return "Connection is each hop's own (RFC 9110 7.6.1)"
-	case c.About == "upgrade" && x.Seen[0]["response.start"] == "HTTP/1.1 101" && x.Seen[1]["response.start"] == "HTTP/1.1 502" && strings.Contains(x.Seen[1]["log.flags"], "UPE") && !slices.ContainsFunc(host, agrees):
+	case c.About == "upgrade" && x.Seen[0]["response.start"] == "HTTP/1.1 101" && x.Seen[1]["response.start"] == "HTTP/1.1 502" && strings.Contains(x.Seen[1]["log.flags"]+x.Seen[1]["log[1].flags"], "UPE") && !slices.ContainsFunc(host, agrees):
 		return "an answer that switches to another protocol than was asked for, or to none, is refused (RFC 9110 7.8)"
 	case c.About == "passed" && d.Field == "response.header.connection" && from == "close" && to == absent && strings.HasPrefix(x.Seen[0]["response.start"], "HTTP/1.1 2") && x.Seen[0]["response.start"] != "HTTP/1.1 200",
 		c.About == "passed" && field == "wire" && strings.HasPrefix(x.Seen[0]["response.start"], "HTTP/1.1 2") && x.Seen[0]["response.start"] != "HTTP/1.1 200":
 		return "any success makes a tunnel of CONNECT (RFC 9110 9.3.6); Envoy knows 200 alone for its connection"
-	case !tcp && x.Seen[0]["response.start"] >= "HTTP/1.1 3" && (field == "received" && to == "0" || field == "wire" && withoutLast(from) == withoutLast(to)):
+	case !tcp && field == "wire" && x.Seen[0]["log.type"] == "DownstreamStart" && withoutLast(from) == withoutLast(to):
+		return "what comes with a head is counted when it is read"
+	case !tcp && x.Seen[0]["response.start"] != "HTTP/1.1 101" && !connected(c, x) && (field == "received" && to == "0" || field == "wire" && wireOfRefused(x, from, to)):
 		return "what a client says with a request for a tunnel that it does not get is not read"
 	case !tcp && last(client, "end", "close") && (field == "details" && from == "downstream_remote_disconnect" && to == "via_upstream" ||
 		field == "flags" && from == "DC" && to == "-" || field == "flags_long" && from == "DownstreamConnectionTermination" && to == "-"):
@@ -491,4 +497,26 @@ func afterFirst(list string) string { return list[strings.IndexByte(list, ' ')+1
 // agrees tells whether what a host says switches to a protocol that clients ask for.
 func agrees(word string) bool {
 	return strings.HasPrefix(word, "say HTTP/1.1 101") && strings.Contains(word, "\r\nConnection: Upgrade\r\n") && strings.Contains(word, "\r\nUpgrade: ") && !strings.Contains(word, "Upgrade: another")
+}
+
+// connected tells whether a CONNECT was answered with a success.
+func connected(c *Config, x *Case) bool {
+	return c.About != "upgrade" && strings.HasPrefix(x.Seen[0]["response.start"], "HTTP/1.1 2")
+}
+
+// wireOfRefused tells whether two counts of bytes differ in no more than the options of Connection
+// and what was not read.
+func wireOfRefused(x *Case, from, to string) bool {
+	var e, h [4]int
+	for i, text := range []string{from, to} {
+		of := []*[4]int{&e, &h}[i]
+		if n, _ := fmt.Sscan(text, &of[0], &of[1], &of[2], &of[3]); n != 4 {
+			return false
+		}
+	}
+	longer := 0
+	if x.Seen[0]["upstream.header.connection"] == "keep-alive, Upgrade" {
+		longer = len("keep-alive, ")
+	}
+	return e[0] == h[0]+longer && h[1] <= e[1] && h[2] == e[2] && h[3] <= e[3]
 }
