@@ -76,6 +76,10 @@ func (x *Case) converse(addr string, certs *certs, plainTCP bool) (*outcome, err
 	if x.Hello != nil {
 		return out, x.greet(c, r, out)
 	}
+	if x.Dialogue != nil {
+		x.discuss(c, out)
+		return out, nil
+	}
 	if plainTCP {
 		return out, x.talk(c, r, out)
 	}

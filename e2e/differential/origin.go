@@ -33,13 +33,15 @@ type origins struct {
 
 	hosts map[string]string // addresses of those that a group has besides
 
-	mu     sync.Mutex
-	secure *Secure // of the case
-	seen   []seen
-	script []Answer
-	fresh  bool
-	held   []chan struct{}
-	framed []net.Conn // of the origin that speaks frame by frame
+	mu       sync.Mutex
+	secure   *Secure // of the case
+	seen     []seen
+	script   []Answer
+	fresh    bool
+	held     []chan struct{}
+	framed   []net.Conn // of the origin that speaks frame by frame
+	dialogue *Dialogue  // of the case
+	answered int        // connections of it
 	// reading counts the requests whose body is being read.
 	reading int
 	taps    []*tap
@@ -171,6 +173,9 @@ func (o *origins) reads(n int) {
 }
 
 func (o *origins) serve(name string, c net.Conn) {
+	if o.discuss(name, c) {
+		return
+	}
 	r := bufio.NewReader(o.tapped(c))
 	if first, err := r.Peek(4); err != nil || string(first) == "tcp " {
 		o.echo(name, c, r)

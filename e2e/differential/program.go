@@ -202,6 +202,7 @@ func (p *program) run(c *Config, x *Case, certs *certs) (observation, error) {
 	p.waited = slices.ContainsFunc(x.Respond, func(a Answer) bool { return a.End == "hang" || a.Delay > 0 })
 	p.origins.reset(x.Respond, c.Fresh)
 	p.origins.secures(x.Secure)
+	p.origins.discusses(x.Dialogue)
 	var wg sync.WaitGroup
 	if x.Meanwhile != "" {
 		other := &Case{Send: x.Meanwhile, TLS: x.TLS}

@@ -125,6 +125,8 @@ type Case struct {
 	Acts []string `json:"acts,omitempty"`
 	// HTTP2 is what the client of acts speaks without TLS.
 	HTTP2 bool `json:"http2,omitempty"`
+	// Dialogue is what the client and the host do over time instead, byte by byte.
+	Dialogue *Dialogue `json:"dialogue,omitempty"`
 	// ByStream compares answers by their streams, and records and requests by their paths: what
 	// is sent at once on several streams is served in no order.
 	ByStream bool `json:"by_stream,omitempty"`
@@ -158,6 +160,18 @@ type Case struct {
 	Differs []Difference `json:"differs,omitempty"`
 	// Seen is what was seen of the last run: Envoy's and the sidecar's.
 	Seen [2]map[string]string `json:"-"`
+}
+
+// Dialogue is what the client and the host of one connection do, each in its own order: "say"
+// and a text, in which {100000} is so many bytes that tell their places; "wait 30ms"; "await 5"
+// until so many bytes came since the beginning, or since the head; "await head", that of a
+// message, and of one alone; "await end"; "end" of what it says; "close"; "reset"; "deaf" and
+// "hear", which stop and go on reading. Whoever has no word left hears the other out and
+// closes. Hosts that follow each other may have further scripts.
+type Dialogue struct {
+	Client []string   `json:"client"`
+	Host   []string   `json:"host,omitempty"`
+	Next   [][]string `json:"next,omitempty"`
 }
 
 // ClientTLS is how the client shakes hands.
@@ -319,13 +333,13 @@ func (g *Group) check() error {
 			}
 			seen[x.Name] = true
 			given := 0
-			for _, is := range []bool{x.Send != "", x.Raw != "", x.Frames != nil, x.Hello != nil, x.Acts != nil} {
+			for _, is := range []bool{x.Send != "", x.Raw != "", x.Frames != nil, x.Hello != nil, x.Acts != nil, x.Dialogue != nil} {
 				if is {
 					given++
 				}
 			}
 			if given != 1 {
-				return fmt.Errorf("%s: %s: one of send, raw, frames, acts and hello is needed", c.Name, x.Name)
+				return fmt.Errorf("%s: %s: one of send, raw, frames, acts, hello and dialogue is needed", c.Name, x.Name)
 			}
 			for _, d := range x.Differs {
 				if d.Field == "" || d.Why == "" || d.Envoy == d.Hauberk {

@@ -239,7 +239,9 @@ func (h *http1Client) head(x *exchange, more bool) (err error) {
 	switch {
 	case x.switched():
 		h.respFraming, upgrade = http1.UntilClose, resp.Upgrade
-		answerWebSocket(x.req, resp)
+		if x.attempt.version == message.HTTP2 {
+			answerWebSocket(x.req, resp)
+		}
 		x.closeAfter = true
 	case !more:
 		h.respFraming = http1.NoBody

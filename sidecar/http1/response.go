@@ -99,7 +99,7 @@ func (p *ResponseParser) finish(buf []byte, method string, resp *message.Respons
 		return NoBody, err
 	}
 	resp.Close = c.close || body == UntilClose || p.http10 && !c.keepAlive
-	if p.status == 101 {
+	if p.status == 101 && c.upgrade { // one that Connection does not name is as none
 		resp.Upgrade = upgrade
 	}
 	return body, nil

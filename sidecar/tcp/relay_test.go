@@ -186,8 +186,8 @@ func TestAwaitData(t *testing.T) {
 func TestAwaitDataEnds(t *testing.T) {
 	short := 50 * time.Millisecond
 	for want, cfg := range map[string]Config{
-		"DT 0 0 up max_connection_duration": {MaxDuration: short},
-		"- 0 0 up idle_timeout":             {MaxDuration: time.Hour, IdleTimeout: &short},
+		"DT 0 0 - max_connection_duration": {MaxDuration: short},
+		"- 0 0 - idle_timeout":             {MaxDuration: time.Hour, IdleTimeout: &short},
 	} {
 		cfg.Cluster, cfg.AwaitData, cfg.MaxEarlyData = "up", true, 1<<20
 		client, line := serve(t, cfg, clusterAt(t, 1))
@@ -213,7 +213,7 @@ func TestBackoffAndEarlyLogs(t *testing.T) {
 	if _, err := client.Read(make([]byte, 1)); err == nil {
 		t.Error("the connection is served")
 	}
-	if want := "- 0 0 up -\nUF,URX 0 0 up -"; line() != want {
+	if want := "- 0 0 - -\nUF,URX 0 0 up -"; line() != want {
 		t.Errorf("log %q, want %q", line(), want)
 	}
 	client, line = serve(t, Config{Cluster: "up", LogOnConnect: true, LogInterval: 100 * time.Millisecond}, upstream(t, echoAll))

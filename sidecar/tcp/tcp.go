@@ -222,7 +222,7 @@ func (p *Proxy) end(r *relay) {
 func (p *Proxy) begin(ctx context.Context, c *downstream.Conn) *relay {
 	began := p.watch.now()
 	name, subset := p.pick(c.Info.SNI)
-	o := outcome{cluster: name}
+	var o outcome // as in Envoy, of no cluster until that is asked for a host
 	if p.cfg.LogOnStart {
 		p.log(c, &o, telemetry.LogConnectionStart, 0, 0)
 	}
@@ -239,6 +239,7 @@ func (p *Proxy) begin(ctx context.Context, c *downstream.Conn) *relay {
 			return nil
 		}
 	}
+	o.cluster = name
 	up := p.connect(ctx, c, p.place(c, subset), &o, until)
 	if up == nil {
 		said := first.said()
