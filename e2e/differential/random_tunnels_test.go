@@ -117,8 +117,14 @@ func (m *tunnelMaker) proxy(c *Config) {
 	}
 	switch r.IntN(10) {
 	case 0:
+		if t["cluster"] == nil {
+			break
+		}
 		c.Listener = dict{"listener_filters": []any{listenerFilter("tls_inspector", "TlsInspector", nil)}}
 		m.inspected = true
+	}
+	if m.inspected && t["cluster"] != nil && m.cluster != "secured" {
+		t["cluster"], m.cluster = "origin", "origin" // nothing comes of a client that says nothing
 	}
 	chain := dict{"tcp": t}
 	if chance(r, 6) {
