@@ -354,3 +354,30 @@ func TestIgnoredWebSocket(t *testing.T) {
 		b.wantLog(tc.path[1:] + " - " + tc.log)
 	}
 }
+
+// TestSwitchesAreNotRepaired: what a host of HTTP/1 leaves out of its consent is not made up: its
+// proof is missing to the client too, and without the option in Connection it has switched to nothing.
+func TestSwitchesAreNotRepaired(t *testing.T) {
+	for fields, want := range map[string]int{
+		"Upgrade: websocket\r\nConnection: Upgrade\r\n": 101,
+		"Upgrade: websocket\r\n":                        502,
+		"Connection: Upgrade\r\n":                       502,
+	} {
+		b := newBed(t, rawOrigin(t, func(_ int, c net.Conn, r *bufio.Reader) {
+			if _, err := http.ReadRequest(r); err == nil {
+				_, _ = io.WriteString(c, "HTTP/1.1 101 Switching Protocols\r\n"+fields+"\r\n")
+			}
+		}))
+		b.cfg.Upgrades = []route.Upgrade{{Type: "websocket"}}
+		b.start()
+		c := b.dial()
+		c.send("GET / HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: abc\r\n\r\n")
+		resp, err := http.ReadResponse(c.r, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if proof := resp.Header.Get("Sec-WebSocket-Accept"); resp.StatusCode != want || proof != "" {
+			t.Errorf("%q: %d, proof %q", fields, resp.StatusCode, proof)
+		}
+	}
+}
