@@ -85,7 +85,7 @@ func TestFailureAfterTheAnswerBegan(t *testing.T) {
 		ejected int
 	}{
 		"the host closes": {func(c net.Conn) { _ = c.Close() }, "protocol_error", 1},
-		"the host resets": {func(c net.Conn) { _ = c.(*net.TCPConn).SetLinger(0); _ = c.Close() }, "termination", 1},
+		"the host resets": {func(c net.Conn) { _ = c.(*net.TCPConn).SetLinger(0); _ = c.Close() }, "protocol_error", 1},
 		"the host stops":  {func(net.Conn) {}, "timeout", 0},
 	} {
 		t.Run(name, func(t *testing.T) {
