@@ -146,7 +146,8 @@ func TestInstanceKilled(t *testing.T) {
 	url := "http://" + web.upstreams["api"]
 	out := &results{failed: map[string]string{}}
 	m.killUnderLoad(killed, 2*time.Millisecond, dies.held, func(kind string, n int) {
-		out.one(client, url, fmt.Sprintf("/%s/%s-%d", kind, []string{"GET", "POST"}[n%2], n))
+		// Two of a kind in a row: where requests come in order, every other one goes to the killed.
+		out.one(client, url, fmt.Sprintf("/%s/%s-%d", kind, []string{"GET", "POST"}[n/2%2], n))
 	})
 
 	dies.mu.Lock()
