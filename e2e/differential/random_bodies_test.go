@@ -398,6 +398,18 @@ func (b *bodiesCase) clientGoes() {
 	}
 }
 
+// requestUntil sends a request as far as what is to come at a point of the exchange leaves it:
+// within the request, while it waits for its answer, within that, or within both.
+func (b *bodiesCase) requestUntil(at int, path string, n int) {
+	b.odd([]string{"within-request", "waiting", "within-answer", "within-both"}[at])
+	if at == 0 || at == 3 {
+		b.request("h", path, n, b.some(n), false)
+	} else {
+		b.request("h", path, n, n, true)
+		b.step("h await end")
+	}
+}
+
 // hostGoes ends an exchange on the host's side.
 func (b *bodiesCase) hostGoes() {
 	n := b.length()
@@ -406,13 +418,7 @@ func (b *bodiesCase) hostGoes() {
 	if at == 0 {
 		path = "/plain" // what is here of the request would be sent again
 	}
-	b.odd([]string{"within-request", "waiting", "within-answer", "within-both"}[at])
-	if at == 0 || at == 3 {
-		b.request("h", path, n, b.some(n), false)
-	} else {
-		b.request("h", path, n, n, true)
-		b.step("h await end")
-	}
+	b.requestUntil(at, path, n)
 	if at >= 2 {
 		m := b.length()
 		b.answer("h", m, b.some(m), false)
@@ -445,13 +451,7 @@ func (b *bodiesCase) times() {
 	if at == 3 && path != "/idle" && path != "/duration" {
 		at = 2
 	}
-	b.odd([]string{"within-request", "waiting", "within-answer", "within-both"}[at])
-	if at == 0 || at == 3 {
-		b.request("h", path, n, b.some(n), false)
-	} else {
-		b.request("h", path, n, n, true)
-		b.step("h await end")
-	}
+	b.requestUntil(at, path, n)
 	if at >= 2 {
 		m := b.fitting(70000)
 		b.answer("h", m, b.some(m), false)

@@ -9,7 +9,7 @@ const leastInPlace = fullBytes
 // stretch is the part of the input in which lies, frame behind frame, all that the streams at
 // the beginning of list have for the connection of the first; it is empty where something else
 // lies between, where something waits there to be written before it, or one of them may not send
-// it. rest are the streams behind them. Both ends are locked, or c's reader's.
+// it. The destination's lock is held, and what c has is its reader's.
 func (c *conn) stretch(list *Stream) (from, to int) {
 	dst := list.pipeTo.c
 	if c.in.buf == nil || dst.try == nil || dst.cut || dst.w.writing || dst.w.pending() > 0 {
@@ -48,7 +48,7 @@ func (in *input) offset(p []byte) int {
 	return -1
 }
 
-// writeInPlace writes that stretch. dst's lock is held, and given up meanwhile.
+// writeInPlace writes that stretch. The destination's lock is held, and given up meanwhile.
 func (c *conn) writeInPlace(list *Stream, from, to int) {
 	dst := list.pipeTo.c
 	for s := list; s != nil && s.pipeTo.c == dst; s = s.wnext {
