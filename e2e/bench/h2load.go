@@ -179,10 +179,14 @@ func (c *h2Client) ended(st *h2Stream, end bool) error {
 	}
 	delete(c.streams, st.id)
 	switch {
-	case c.load.stream:
+	case c.load.stream && !c.stop:
 		return fmt.Errorf("the stream ended with grpc-status %q", st.grpcStatus)
 	case c.load.grpc && st.grpcStatus != "0":
 		return fmt.Errorf("grpc-status %q", st.grpcStatus)
+	case c.load.stream:
+		c.busy--
+		c.noteIdle()
+		return nil
 	case st.got != len(c.message):
 		return fmt.Errorf("%d bytes, want %d", st.got, len(c.message))
 	}
@@ -205,14 +209,30 @@ func (c *h2Client) reset(_ *h2Stream, code h2.ErrCode) error {
 }
 func (c *h2Client) over() bool { return c.stop && c.busy == 0 }
 
-// finish lets the reader return once nothing is under way.
+// finish lets the reader return once nothing is under way. Held streams are ended as their
+// protocol has it: to leave them to be reset is what a proxy takes for a flood, once it is of
+// hundreds (Envoy closes the connection between its hops).
 func (c *h2Client) finish() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.stop = true; c.busy == 0 {
+	c.stop = true
+	if c.load.stream {
+		_ = c.conn.SetReadDeadline(time.Now().Add(endWithin)) // a failure, where streams are left
+		for _, st := range c.streams {
+			c.busy++
+			if st.end = true; len(st.queue) == 0 {
+				_ = c.fr.WriteData(st.id, true, nil)
+			}
+		}
+		_ = c.flush() // the reader tells of an error
+	}
+	if c.busy == 0 {
 		c.conn.Close()
 	}
 }
+
+// endWithin is how long streams may take to end.
+const endWithin = 5 * time.Second
 
 // each connects, and runs a reader for each connection until all are over.
 func (l h2Load) each(t target, n int, done func(*h2Client, *slot), drive func([]*h2Client)) (*failures, error) {

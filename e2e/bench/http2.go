@@ -254,16 +254,20 @@ func grpcMessage(n int) []byte {
 // startGRPC answers a unary call with a message, and echoes the messages of a stream.
 func startGRPC(bodySize int) (*origin, error) {
 	message := grpcMessage(bodySize)
-	return startOrigin(func(o *origin, c net.Conn) {
-		s := newH2Side(c)
-		preface := make([]byte, len(h2.ClientPreface))
-		if _, err := io.ReadFull(s.in, preface); err != nil || string(preface) != h2.ClientPreface {
-			return
-		}
-		if s.begin(h2.Setting{ID: h2.SettingMaxConcurrentStreams, Val: 1000}) == nil {
-			_ = s.run(&grpcServer{o, s, message})
-		}
-	})
+	return startOrigin(func(o *origin, c net.Conn) { serveGRPC(o, c, message) })
+}
+
+// serveGRPC serves a connection to its end, and tells how many streams were left open.
+func serveGRPC(o *origin, c net.Conn, message []byte) (open int) {
+	s := newH2Side(c)
+	preface := make([]byte, len(h2.ClientPreface))
+	if _, err := io.ReadFull(s.in, preface); err != nil || string(preface) != h2.ClientPreface {
+		return 0
+	}
+	if s.begin(h2.Setting{ID: h2.SettingMaxConcurrentStreams, Val: 1000}) == nil {
+		_ = s.run(&grpcServer{o, s, message})
+	}
+	return len(s.streams)
 }
 
 type grpcServer struct {

@@ -101,6 +101,30 @@ func TestEveryLoadChecksItsAnswers(t *testing.T) {
 	}
 }
 
+// TestHeldStreamsEnd: no stream is left for a proxy to reset, which it would take for a flood.
+func TestHeldStreamsEnd(t *testing.T) {
+	open := make(chan int, 4)
+	o, err := startOrigin(func(o *origin, c net.Conn) { open <- serveGRPC(o, c, grpcMessage(1000)) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer o.ln.Close()
+	at, l := target{addr: o.ln.Addr().String(), body: 1000}, h2Load{grpc: true, stream: true}
+	closed, err := l.closed(at, 8, 0, 10*time.Millisecond, func(bool) {})
+	if err != nil || closed.failed > 0 || closed.done == 0 {
+		t.Fatalf("%+v, %v", closed, err)
+	}
+	paced, err := l.open(at, 8, 1000, 10*time.Millisecond)
+	if err != nil || paced.failed > 0 || paced.done == 0 {
+		t.Fatalf("%+v, %v", paced, err)
+	}
+	for range 4 {
+		if n := <-open; n > 0 {
+			t.Errorf("%d streams were left open", n)
+		}
+	}
+}
+
 // relay leads to an origin, and may change a byte of the bodies that come back.
 func relay(c net.Conn, addr string, spoilt bool) {
 	up, err := net.Dial("tcp", addr)
