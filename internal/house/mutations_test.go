@@ -204,7 +204,7 @@ var mutations = []struct {
 	{"a peer's own trust domain's bundle", "sidecar/tlscontext/verify.go", "	b := v.trust[id.TrustDomain().Name()]", "	b, _ := &bundle{roots: v.roots}, id", "sidecar/tlscontext", "TestTrustDomains"},
 	{"who matches names asks for a certificate", "sidecar/tlscontext/context.go", "required := cfg.RequireClientCertificate || m.validation.Demands()", "required := cfg.RequireClientCertificate", "sidecar/tlscontext", "TestClientCertificates"},
 	{"trust domains know no ACCEPT_UNTRUSTED", "sidecar/tlscontext/config.go", "return v.AcceptUntrusted && len(v.TrustDomains) == 0", "return v.AcceptUntrusted", "sidecar/tlscontext", "TestTrustDomains"},
-	{"roots alone are anchors of trust domains", "sidecar/tlscontext/material.go", "		if !isRoot(c) {", "		if false {", "sidecar/tlscontext", "TestTrustDomains"},
+	{"roots alone are anchors of trust domains", "sidecar/tlscontext/material.go", "		if isRoot(c) {", "		if isRoot(c) || true {", "sidecar/tlscontext", "TestTrustDomains"},
 	{"roots are told by their signature", "sidecar/tlscontext/material.go", "return same && c.CheckSignature(c.SignatureAlgorithm, c.RawTBSCertificate, c.Signature) == nil", "return same", "sidecar/tlscontext", "TestRootsOfATrustDomain"},
 	{"revocation lists beside anchors", "sidecar/tlscontext/material.go", "	lists, err := s.revocationsIn(data)\n	return", "	var lists []*revocations\n	return", "sidecar/tlscontext", "TestRevocationListsBesideAnchors"},
 	{"revocation lists of a trust domain", "sidecar/tlscontext/verify.go", "slices.Concat(b.crls, crls)", "crls", "sidecar/tlscontext", "TestRevocationListsBesideAnchors"},
