@@ -8,8 +8,8 @@ import (
 )
 
 const (
-	// fewSent are searched in whatever order: a stranger's keys are tried a few times at most.
-	fewSent = 2
+	// fewSent are searched as they are: a stranger's key is tried once then, and the usual chain costs no more.
+	fewSent = 1
 	// mostTried bounds the signatures that are looked at below the anchors.
 	mostTried = 64
 )
@@ -19,8 +19,8 @@ const (
 // configuration has besides, which are not asked who vouches for them.
 //
 // The library searches from the peer's own certificate upwards. A stranger's that have signed one another have it
-// look at a hundred signatures, by keys that the stranger has chosen for what they cost, before it finds that
-// they lead nowhere. From the anchors downwards no key is used that nobody vouches for.
+// look at a hundred signatures, by keys that the stranger has chosen for what they cost (P-521: 0.4 s for all), before
+// it finds that they lead nowhere. From the anchors downwards no key is used that nobody vouches for.
 func Leading(sent []*x509.Certificate, roots *x509.CertPool, between []*x509.Certificate, now time.Time) []*x509.Certificate {
 	if len(sent) <= fewSent {
 		return sent
