@@ -32,26 +32,29 @@ func randomChains(r *rand.Rand, p *pki) *Group {
 	return g
 }
 
-// always has peers that are to be refused for one thing alone, a name or a revocation, in each seed.
+// always has peers that are to be refused for one thing alone, a name, a revocation or a purpose, in each seed.
 func (p *pki) always(g *Group) {
 	named := map[string]any{"trusted_ca": p.file("root.crt"), "match_typed_subject_alt_names": []any{map[string]any{"san_type": "URI", "matcher": map[string]any{"exact": "spiffe://one.test/b"}}}}
 	listed := map[string]any{"trusted_ca": p.file("root.crt"), "crl": p.file("root.crl")}
+	above := map[string]any{"trusted_ca": p.file("withrevoked.crt"), "crl": p.file("lists.crl")}
 	clients := &g.Configs[len(g.Configs)-1]
 	for i, kind := range []struct {
 		validation map[string]any
-		cert       string
-	}{{named, "plain"}, {listed, "revoked"}} {
+		certs      []string
+	}{{named, []string{"plain", "byanyusage"}}, {listed, []string{"revoked", "anyusage"}}, {above, []string{"byrevoked"}}} {
 		server := &g.Configs[i]
 		socket := server.FilterChains[0]["transport_socket"].(map[string]any)["typed_config"].(map[string]any)
 		delete(socket, "require_sni")
 		socket["common_tls_context"] = map[string]any{"tls_certificates": []any{p.own("plain")}, "validation_context": kind.validation}
 		socket["require_client_certificate"] = true
-		server.Cases[0].TLS = &ClientTLS{Shown: true, Cert: "file:" + p.path(kind.cert)}
 		cluster := g.Clusters[i]
 		cluster["transport_socket"] = map[string]any{"name": "tls", "typed_config": map[string]any{"@type": apiType + "extensions.transport_sockets.tls.v3.UpstreamTlsContext",
 			"common_tls_context": map[string]any{"validation_context": kind.validation}}}
 		delete(cluster, "upstream_http_protocol_options")
-		clients.Cases[5*i].Secure = &Secure{Cert: p.path(kind.cert)}
+		for j, cert := range kind.certs {
+			server.Cases[j].TLS = &ClientTLS{Shown: true, Cert: "file:" + p.path(cert)}
+			clients.Cases[5*i+j].Secure = &Secure{Cert: p.path(cert)}
+		}
 	}
 }
 
@@ -92,7 +95,7 @@ func (p *pki) validation(r *rand.Rand) map[string]any {
 	leaf := func() string { return leaves[r.IntN(len(leaves))].name }
 	anchored := !chance(r, 8)
 	if anchored {
-		v["trusted_ca"] = p.file(one(r, "root.crt", "root.crt", "root.crt", "both.crt", "rootb.crt", "inter.crt", "withinter.crt", "withlist.crt", "withlists.crt", "rootrsa.crt", "plain.crt", "expired.crt"))
+		v["trusted_ca"] = p.file(one(r, "root.crt", "root.crt", "root.crt", "both.crt", "rootb.crt", "inter.crt", "withinter.crt", "withlist.crt", "withlists.crt", "withrevoked.crt", "rootrsa.crt", "plain.crt", "expired.crt"))
 	}
 	if anchored && chance(r, 2) {
 		var names []any
@@ -114,7 +117,7 @@ func (p *pki) validation(r *rand.Rand) map[string]any {
 		v["trust_chain_verification"] = "ACCEPT_UNTRUSTED"
 	}
 	if anchored && chance(r, 6) {
-		v["crl"] = p.file(one(r, "root.crl", "root.crl", "inter.crl", "rootb.crl"))
+		v["crl"] = p.file(one(r, "root.crl", "root.crl", "inter.crl", "rootb.crl", "lists.crl"))
 		if chance(r, 2) {
 			v["only_verify_leaf_cert_crl"] = true
 		}

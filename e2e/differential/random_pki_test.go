@@ -66,6 +66,7 @@ var leaves = []issued{
 	{name: "clientonly", names: "dns:a.example uri:spiffe://one.test/a", usage: "client"},
 	{name: "nousage", names: "dns:a.example uri:spiffe://one.test/a", usage: "none"},
 	{name: "codesigning", names: "dns:a.example", usage: "code"},
+	{name: "anyusage", names: "dns:a.example uri:spiffe://one.test/a", usage: "any"},
 	{name: "encipher", names: "dns:a.example uri:spiffe://one.test/a", usage: "encipher", key: "rsa"},
 	{name: "isca", names: "dns:a.example uri:spiffe://one.test/a", ca: true, path: -1},
 	{name: "foreign", by: "rootb", names: "dns:a.example uri:spiffe://one.test/a"},
@@ -79,6 +80,8 @@ var leaves = []issued{
 	{name: "bynotpermit", by: "interpermit", names: "dns:b.example"},
 	{name: "bypathlen", by: "belowpathlen", names: "dns:a.example"},
 	{name: "revoked", names: "dns:a.example uri:spiffe://one.test/a"},
+	{name: "byrevoked", by: "interrevoked", names: "dns:a.example uri:spiffe://one.test/a"},
+	{name: "byanyusage", by: "interany", names: "dns:b.example uri:spiffe://one.test/b"},
 	{name: "selfsigned", by: "selfsigned", names: "dns:a.example uri:spiffe://one.test/a"},
 	{name: "byrsa", by: "rootrsa", names: "dns:a.example uri:spiffe://two.test/a", key: "rsa"},
 	{name: "nonames"},
@@ -92,6 +95,7 @@ var authorities = []issued{
 	{name: "root", by: "root", ca: true, path: -1}, {name: "rootb", by: "rootb", ca: true, path: -1}, {name: "rootrsa", by: "rootrsa", ca: true, path: -1, key: "rsa"},
 	{name: "inter", ca: true, path: -1}, {name: "deep", by: "inter", ca: true, path: -1}, {name: "deeper", by: "deep", ca: true, path: -1},
 	{name: "interexpired", ca: true, path: -1, from: -3 * time.Hour, to: -time.Hour}, {name: "interpermit", ca: true, path: -1, permits: "a.example"},
+	{name: "interrevoked", ca: true, path: -1}, {name: "interany", ca: true, path: -1, usage: "any"},
 	{name: "pathlen", ca: true, path: 0}, {name: "belowpathlen", by: "pathlen", ca: true, path: -1},
 }
 
@@ -102,7 +106,7 @@ func newPKI(t *testing.T) *pki {
 			t.Fatal(err)
 		}
 	}
-	for _, name := range []string{"root", "inter", "rootb"} {
+	for _, name := range []string{"root", "inter", "rootb", "interrevoked"} {
 		if err := p.revoke(name); err != nil {
 			t.Fatal(err)
 		}
@@ -117,7 +121,8 @@ func newPKI(t *testing.T) *pki {
 	both := append(p.pem("root"), p.pem("rootb")...)
 	for name, b := range map[string][]byte{
 		"both.crt": both, "withinter.crt": append(p.pem("inter"), p.pem("root")...), "withlist.crt": append(p.pem("root"), list("root")...),
-		"withlists.crt": slices.Concat(list("inter"), p.pem("root"), list("root")),
+		"withlists.crt": slices.Concat(list("inter"), p.pem("root"), list("root")), "withrevoked.crt": append(p.pem("interrevoked"), p.pem("root")...),
+		"lists.crl": slices.Concat(list("interrevoked"), list("root"), list("inter")),
 	} {
 		if err := os.WriteFile(filepath.Join(p.dir, name), b, 0o600); err != nil {
 			t.Fatal(err)
@@ -159,6 +164,8 @@ func (c *issued) template(serial int64) *x509.Certificate {
 		t.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}
 	case c.usage == "code":
 		t.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageCodeSigning}
+	case c.usage == "any":
+		t.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageAny}
 	case c.usage == "encipher":
 		t.KeyUsage = x509.KeyUsageKeyEncipherment
 	case c.usage == "" && !c.ca:
@@ -230,11 +237,13 @@ func (p *pki) issuer(name string) string {
 	return "root"
 }
 
-// revoke writes a list of an authority, in which the leaf "revoked" is one of root's.
+// revoke writes a list of an authority; in root's are the leaf "revoked" and one of its authorities.
 func (p *pki) revoke(by string) error {
 	list := &x509.RevocationList{Number: big.NewInt(1), ThisUpdate: time.Now().Add(-time.Hour), NextUpdate: time.Now().Add(time.Hour)}
 	if by == "root" {
-		list.RevokedCertificateEntries = []x509.RevocationListEntry{{SerialNumber: p.certs["revoked"].SerialNumber, RevocationTime: time.Now().Add(-time.Hour)}}
+		for _, name := range []string{"revoked", "interrevoked"} {
+			list.RevokedCertificateEntries = append(list.RevokedCertificateEntries, x509.RevocationListEntry{SerialNumber: p.certs[name].SerialNumber, RevocationTime: time.Now().Add(-time.Hour)})
+		}
 	}
 	der, err := x509.CreateRevocationList(rand.Reader, list, p.certs[by], p.keys[by])
 	if err != nil {

@@ -76,7 +76,7 @@ func find(td spiffeid.TrustDomain, anchors *svid.Anchors, chain []*x509.Certific
 	// accepts one of two purposes where the specification wants both.
 	verified, err := chain[0].Verify(x509.VerifyOptions{
 		Roots:         anchors.Pool,
-		Intermediates: pool(chain[1:]),
+		Intermediates: pool(Leading(chain[1:], anchors.Pool, nil, now)),
 		CurrentTime:   now,
 		KeyUsages:     []x509.ExtKeyUsage{x509.ExtKeyUsageAny},
 	})

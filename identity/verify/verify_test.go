@@ -6,6 +6,7 @@ import (
 	"encoding/asn1"
 	"errors"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -284,4 +285,36 @@ func TestChainShape(t *testing.T) {
 	leaf, _ = middle.Leaf(t, web)
 	_, err = Peer(idtest.Snapshot([]*idtest.Signer{strict}), []*x509.Certificate{leaf, middle.Cert}, time.Now())
 	expect(t, err, RuleChain, web)
+}
+
+// TestStrangersAreCheap: a stranger's certificates that have signed one another in every way have nobody look
+// at signatures without end, and beside them those that lead to a signer are found in whatever order.
+func TestStrangersAreCheap(t *testing.T) {
+	root, stranger := idtest.NewSigner(t, "mesh.test"), idtest.NewSigner(t, "mesh.test")
+	snapshot := idtest.Snapshot([]*idtest.Signer{root})
+	var circle []*x509.Certificate
+	for range maxChain - 1 {
+		template := *stranger.Cert
+		template.SerialNumber = idtest.Serial(t)
+		template.DNSNames = []string{template.SerialNumber.Text(16) + ".test"} // or it would be the one before it
+		circle = append(circle, idtest.Sign(t, &template, stranger.Cert, stranger.Cert.PublicKey, stranger.Key))
+	}
+	leaf, _ := stranger.Leaf(t, web)
+	_, err := Peer(snapshot, append([]*x509.Certificate{leaf}, circle...), time.Now())
+	expect(t, err, RuleChain, web)
+	if strings.Contains(err.Error(), "limit reached") {
+		t.Errorf("signatures are looked at until the library gives up: %v", err)
+	}
+	chain := []*x509.Certificate{}
+	for by := root; len(chain) < 4; chain = append(chain, by.Cert) {
+		by = by.Intermediate(t)
+		leaf, _ = by.Leaf(t, web)
+	}
+	for range 2 {
+		slices.Reverse(chain)
+		sent := slices.Concat([]*x509.Certificate{leaf}, circle[:2], chain)
+		if _, by, err := PeerChain(snapshot, sent, time.Now()); err != nil || len(by) != 6 {
+			t.Errorf("by %d certificates: %v", len(by), err)
+		}
+	}
 }

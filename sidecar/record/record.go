@@ -192,8 +192,8 @@ func (c *Conn) Close() error {
 	return said
 }
 
-// Holds tells whether there is something that was received and not read yet.
-func (c *Conn) Holds() bool { return len(c.in.plain) > 0 || c.in.at < len(c.in.buf) }
+// Holds tells whether there is something that was received and not read yet: bytes, or the end.
+func (c *Conn) Holds() bool { return len(c.in.plain) > 0 || c.in.at < len(c.in.buf) || c.in.err != nil }
 
 // refuse ends both directions for what the peer has sent. It is told why, by who is writing if
 // somebody is: who reads waits for nobody.

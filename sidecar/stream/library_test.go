@@ -18,6 +18,7 @@ func TestLibrary(t *testing.T) {
 		"ready": TestTLSReadReady, "each wait": TestTLSReadReadyTellsOfEachWait,
 		"try": TestTryWrite, "the last record": TestTryWriteKeepsTheLastRecord, "together": TestTLSReadReadyTogether,
 		"quiet": TestTLSQuiet, "close now": TestCloseNow, "quiet of a peer that does not read": TestQuietOfAPeerThatDoesNotRead,
+		"quiet of a peer that has ended": TestQuietOfAPeerThatHasEnded,
 	} {
 		t.Run(name, test)
 	}

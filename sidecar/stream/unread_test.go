@@ -4,6 +4,8 @@ import (
 	"net"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // soon fails where f waits.
@@ -56,6 +58,40 @@ func TestQuietOfAPeerThatDoesNotRead(t *testing.T) {
 			t.Error("it is quiet")
 		}
 	})
+}
+
+// TestQuietOfAPeerThatHasEnded: an end that was found behind data is no silence, though the socket has
+// nothing and stays open: nobody writes a request to a peer that has left, nor waits for it.
+func TestQuietOfAPeerThatHasEnded(t *testing.T) {
+	for what, end := range map[string]func(client *TLS) int{
+		"close_notify": func(client *TLS) int { _ = client.records.CloseWrite(); return 24 },
+		"a fault":      func(client *TLS) int { n, _ := client.raw.Conn.Write(garbage); return n },
+	} {
+		server, client := tlsPair(t)
+		if _, err := client.Write([]byte("data")); err != nil {
+			t.Fatal(err)
+		}
+		all := 26 + end(client)
+		eventually(t, "not all has come", func() bool {
+			n := 0
+			_ = server.raw.raw.Control(func(fd uintptr) { n, _ = unix.IoctlGetInt(int(fd), unix.TIOCINQ) })
+			return n == all
+		})
+		l := &lender{buf: make([]byte, 100)}
+		if n, err := server.ReadReady(l); string(l.buf[:n]) != "data" || err != nil {
+			t.Fatalf("%s: %q, %v", what, l.buf[:n], err)
+		}
+		if _, ok := server.Pollable(nil); ok || server.Quiet() {
+			t.Errorf("%s: it is quiet", what)
+		}
+		_ = server.SetReadDeadline(time.Now().Add(4 * time.Second))
+		if n, _, err := server.Exchange([]byte("x"), l, true); n != 0 || err != ErrNotQuiet {
+			t.Errorf("%s: %d bytes were written: %v", what, n, err)
+		}
+		if _, err := server.Read(l.buf); err == nil {
+			t.Errorf("%s: it is not told", what)
+		}
+	}
 }
 
 // TestTryBesideAnAnswer: while the reader waits to answer, a write that must not wait does not:

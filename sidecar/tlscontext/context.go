@@ -239,7 +239,7 @@ func (c *Context) verifier(m *material, usage x509.ExtKeyUsage) *verifier {
 	if m.validation == nil {
 		return nil
 	}
-	return &verifier{cfg: m.validation, roots: m.roots, trust: m.trust, crls: m.crls, usage: usage, now: c.now}
+	return &verifier{cfg: m.validation, roots: m.ends, between: m.between, trust: m.trust, crls: m.crls, usage: usage, now: c.now}
 }
 
 // ServerConfig returns the configuration of a listening side, whose handshakes

@@ -500,6 +500,40 @@ func TestRotation(t *testing.T) {
 	}
 }
 
+// TestFileWrittenTwiceAtOneTime: a file that is replaced in place within the resolution of its times, by one
+// of the same size, is read again; one that nobody has written to for long is not.
+func TestFileWrittenTwiceAtOneTime(t *testing.T) {
+	one, two := newAuthority(t, "one"), newAuthority(t, "two")
+	size := max(len(one.pem()), len(two.pem()))
+	file, at := filepath.Join(t.TempDir(), "ca.pem"), time.Now()
+	write := func(a *authority) {
+		if err := os.WriteFile(file, []byte(a.pem()+strings.Repeat("\n", size-len(a.pem()))), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chtimes(file, at, at); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(one)
+	c, err := NewClient(&Client{Common: Common{Validation: &Validation{CA: Source{File: file}}}}, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	log := slog.New(slog.DiscardHandler)
+	write(two)
+	c.Refresh(log)
+	if got := c.state.Load().anchors[0]; !got.Equal(two.cert) {
+		t.Errorf("%q is still trusted", got.Subject)
+	}
+	at = at.Add(-time.Hour)
+	write(one)
+	c.Refresh(log)
+	before := c.state.Load()
+	if c.Refresh(log); c.state.Load() != before || !before.anchors[0].Equal(one.cert) {
+		t.Error("a file that is as it was is read again and again")
+	}
+}
+
 // TestOnlyFilesAreRead: whoever waits for a pipe that nobody writes to would look at no
 // other file again, and one lock would hold up all updates.
 func TestOnlyFilesAreRead(t *testing.T) {

@@ -27,6 +27,8 @@ type material struct {
 	certificates []tls.Certificate
 	anchors      []*x509.Certificate // from the configuration
 	roots        *x509.CertPool      // all anchors
+	ends         *x509.CertPool      // those that a chain may end with
+	between      []*x509.Certificate // the others, which lead to those or to nothing
 	trust        map[string]*bundle  // by trust domain, where each has its own
 	crls         []*revocations
 	validation   *Validation // by which peers are verified, with what was discovered
@@ -84,7 +86,26 @@ func load(c *Common) (*material, error) {
 		}
 		m.crls = append(m.crls, lists...)
 	}
+	m.ends = m.roots
+	if len(m.crls) > 0 && !v.LeafCRLOnly && m.trust == nil && !v.CA.Empty() {
+		// Whether an anchor is revoked that another has signed tells that one's list, and that one alone
+		// can vouch for the list: as in Envoy the chain goes on to it, or is none.
+		m.ends, m.between = split(m.anchors)
+	}
 	return m, nil
+}
+
+// split parts roots, which their own keys have signed, from what others have.
+func split(certificates []*x509.Certificate) (roots *x509.CertPool, others []*x509.Certificate) {
+	roots = x509.NewCertPool()
+	for _, c := range certificates {
+		if isRoot(c) {
+			roots.AddCert(c)
+		} else {
+			others = append(others, c)
+		}
+	}
+	return roots, others
 }
 
 // bundle is a trust domain's. As in Envoy its roots alone are anchors; what others signed
@@ -102,14 +123,8 @@ func (d *TrustDomain) load() (*bundle, []*x509.Certificate, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	out := &bundle{roots: x509.NewCertPool(), crls: crls}
-	for _, c := range certificates {
-		if !isRoot(c) {
-			out.between = append(out.between, c)
-			continue
-		}
-		out.roots.AddCert(c)
-	}
+	out := &bundle{crls: crls}
+	out.roots, out.between = split(certificates)
 	if len(out.between) == len(certificates) {
 		return nil, nil, fmt.Errorf("%s holds no root: a certificate that its own key has signed", d.Bundle.name())
 	}
@@ -311,11 +326,17 @@ type stat struct {
 	modified time.Time
 	size     int64
 	info     os.FileInfo
+	young    bool
 }
 
-func (a stat) same(b stat) bool {
-	return a.size == b.size && a.modified.Equal(b.modified) && (a.info == nil) == (b.info == nil) &&
-		(a.info == nil || os.SameFile(a.info, b.info))
+// resolution is of the times of the coarsest file systems. A file that was written to within it before it
+// was looked at may be written to again and look no different.
+const resolution = 2 * time.Second
+
+// same tells whether a file looks as it did when it was read, which was then.
+func (s stat) same(then stat) bool {
+	return !then.young && s.size == then.size && s.modified.Equal(then.modified) && (s.info == nil) == (then.info == nil) &&
+		(s.info == nil || os.SameFile(s.info, then.info))
 }
 
 // files of a Common, each once.
@@ -347,7 +368,8 @@ func look(files []string) []stat {
 	out := make([]stat, len(files))
 	for i, f := range files {
 		if info, err := os.Stat(f); err == nil {
-			out[i] = stat{info.ModTime(), info.Size(), info}
+			age := time.Since(info.ModTime())
+			out[i] = stat{info.ModTime(), info.Size(), info, age >= 0 && age < resolution}
 		}
 	}
 	return out

@@ -213,6 +213,51 @@ func TestRevocationListsBesideAnchors(t *testing.T) {
 	}
 }
 
+// TestRevokedAuthorityAmongTheAnchors: an authority that another has signed does not end a chain where lists are
+// asked of all of it, so that one of its issuer's has its say, in whatever order the anchors are and
+// whether or not the peer sends it too.
+func TestRevokedAuthorityAmongTheAnchors(t *testing.T) {
+	root := newAuthority(t, "root")
+	middle := root.issue(&x509.Certificate{IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign, Subject: pkix.Name{CommonName: "middle"}})
+	below := &authority{t: t, cert: middle.cert, key: middle.key}
+	leaf := below.issue(&x509.Certificate{DNSNames: []string{"leaf"}})
+	none, revoked, own := root.list(time.Minute, nil, nil), root.list(time.Minute, []*issued{middle}, nil), below.list(time.Minute, nil, nil)
+	for _, tc := range []struct {
+		name, anchors, lists string
+		leafOnly             bool
+		says                 string
+	}{
+		{"revoked", root.pem() + middle.chain, own + revoked, false, "was revoked"},
+		{"revoked, the root behind it", middle.chain + root.pem(), own + revoked, false, "was revoked"},
+		{"not revoked", middle.chain + root.pem(), own + none, false, ""},
+		{"no list of the root", middle.chain + root.pem(), own, false, "no revocation list"},
+		{"without its root", middle.chain, own + revoked, false, "1 of the anchors are none"},
+		{"without its root, not revoked", middle.chain, own + none, false, "1 of the anchors are none"},
+		{"of the leaf alone", middle.chain, own + revoked, true, ""},
+		{"no lists", middle.chain, "", false, ""},
+	} {
+		for beside, v := range map[string]*Validation{
+			"crl":        {CA: Source{Inline: Secret(tc.anchors)}, CRL: Source{Inline: Secret(tc.lists)}},
+			"trusted_ca": {CA: Source{Inline: Secret(tc.anchors + tc.lists)}},
+		} {
+			v.MaxDepth, v.LeafCRLOnly = DefaultDepth, tc.leafOnly
+			c := &Context{common: &Common{Validation: v}, now: time.Now}
+			m, err := load(c.common)
+			if err != nil {
+				t.Fatal(err)
+			}
+			m.validation = v
+			judge := c.verifier(m, x509.ExtKeyUsageServerAuth)
+			for _, sent := range [][]*x509.Certificate{{leaf.cert}, {leaf.cert, middle.cert}} {
+				_, err := judge.judge(sent, "", false)
+				if (err == nil) != (tc.says == "") || err != nil && !strings.Contains(err.Error(), tc.says) {
+					t.Errorf("%s, lists in %s, %d certificates sent: %v, want %q", tc.name, beside, len(sent), err, tc.says)
+				}
+			}
+		}
+	}
+}
+
 // FuzzScope: what an issuer writes is read, or the list is of no use.
 func FuzzScope(f *testing.F) {
 	f.Add([]byte{0x30, 0x03, 0x82, 0x01, 0xff})

@@ -38,12 +38,13 @@ func (e *VerifyError) Unwrap() error { return e.Err }
 
 // verifier is a Validation, compiled.
 type verifier struct {
-	cfg   *Validation
-	roots *x509.CertPool     // nil where pins alone decide
-	trust map[string]*bundle // nil unless each trust domain has its own
-	crls  []*revocations
-	usage x509.ExtKeyUsage
-	now   func() time.Time
+	cfg     *Validation
+	roots   *x509.CertPool // that chains end with; nil where pins alone decide
+	between []*x509.Certificate
+	trust   map[string]*bundle // nil unless each trust domain has its own
+	crls    []*revocations
+	usage   x509.ExtKeyUsage
+	now     func() time.Time
 }
 
 // verify judges a peer's certificates. serverName, when not empty, is what its own
@@ -110,25 +111,25 @@ func (v *verifier) pinned(leaf *x509.Certificate) bool {
 
 // chain finds a chain to an anchor that keeps to depth and revocation.
 func (v *verifier) chain(chain []*x509.Certificate) ([]*x509.Certificate, error) {
-	intermediates := x509.NewCertPool()
-	for _, c := range chain[1:] {
-		intermediates.AddCert(c)
-	}
-	roots, crls := v.roots, v.crls
+	roots, between, crls := v.roots, v.between, v.crls
 	if v.trust != nil {
 		b, err := v.bundleFor(chain[0])
 		if err != nil {
 			return nil, err
 		}
-		roots, crls = b.roots, slices.Concat(b.crls, crls)
-		for _, c := range b.between {
-			intermediates.AddCert(c)
-		}
+		roots, between, crls = b.roots, b.between, slices.Concat(b.crls, crls)
+	}
+	now, intermediates := v.now(), x509.NewCertPool()
+	for _, c := range slices.Concat(between, verify.Leading(chain[1:], roots, between, now)) {
+		intermediates.AddCert(c)
 	}
 	found, err := chain[0].Verify(x509.VerifyOptions{
-		Roots: roots, Intermediates: intermediates, CurrentTime: v.now(), KeyUsages: []x509.ExtKeyUsage{v.usage},
+		Roots: roots, Intermediates: intermediates, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{v.usage},
 	})
 	if err != nil {
+		if len(v.between) > 0 {
+			err = fmt.Errorf("%w (with revocation lists of all of a chain it ends with a root, and %d of the anchors are none)", err, len(v.between))
+		}
 		return nil, err
 	}
 	var failed error
@@ -155,6 +156,9 @@ func (v *verifier) bundleFor(leaf *x509.Certificate) (*bundle, error) {
 }
 
 func (v *verifier) accept(chain []*x509.Certificate, crls []*revocations) error {
+	if err := v.purpose(chain); err != nil {
+		return err
+	}
 	if above, most := len(chain)-1, max(v.cfg.MaxDepth, 1); above > most {
 		return &VerifyError{Rule: "depth", Err: fmt.Errorf("%d certificates lead to its anchor, at most %d may", above, most)}
 	}
@@ -168,6 +172,21 @@ func (v *verifier) accept(chain []*x509.Certificate, crls []*revocations) error 
 		}
 		if v.cfg.LeafCRLOnly {
 			break
+		}
+	}
+	return nil
+}
+
+// purpose asks that each certificate below the anchor names the purpose, if it names any. For whom any will
+// do is for none in particular (RFC 5280 4.2.1.12 leaves that to who asks): as in Envoy that is not enough. With
+// trust domains the SVID's own rules ask for more of the leaf.
+func (v *verifier) purpose(chain []*x509.Certificate) error {
+	if v.trust != nil || v.usage == x509.ExtKeyUsageAny {
+		return nil
+	}
+	for _, c := range chain[:len(chain)-1] {
+		if len(c.ExtKeyUsage)+len(c.UnknownExtKeyUsage) > 0 && !slices.Contains(c.ExtKeyUsage, v.usage) {
+			return &VerifyError{Rule: "usage", Err: fmt.Errorf("the extended key usage of %q does not name its purpose here", c.Subject)}
 		}
 	}
 	return nil

@@ -15,7 +15,7 @@ import (
 
 // hasWide: the instructions of gcm_amd64.s, and a kernel that keeps their registers. GODEBUG
 // turns it off by cpu.avx512=off.
-var hasWide = cpu.X86.HasAVX && cpu.X86.HasAVX512 && cpu.X86.HasAVX512F && cpu.X86.HasAVX512BW && cpu.X86.HasAVX512VL && cpu.X86.HasAVX512DQ &&
+var hasWide = cpu.X86.HasAVX && cpu.X86.HasAVX2 && cpu.X86.HasAVX512 && cpu.X86.HasAVX512F && cpu.X86.HasAVX512BW && cpu.X86.HasAVX512VL && cpu.X86.HasAVX512DQ &&
 	cpu.X86.HasAVX512VAES && cpu.X86.HasAVX512VPCLMULQDQ && cpu.X86.HasAES && cpu.X86.HasPCLMULQDQ && cpu.X86.HasBMI2
 
 // wide is the AEAD of one key. The assembly knows where its fields are.
