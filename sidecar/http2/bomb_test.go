@@ -74,7 +74,7 @@ func TestNamesOfTheTable(t *testing.T) {
 			t.Errorf("%s: a large head: %q, too large: %v", what, r, h.over)
 		}
 		if r := read(bytes.Repeat(again, 10000)); r != headBomb || h.literals > 2*mostLiterals {
-			t.Errorf("%s: %q after %d bytes", what, r, h.literals)
+			t.Fatalf("%s: %q after %d bytes", what, r, h.literals)
 		}
 	}
 	var counted counts
