@@ -106,7 +106,7 @@ var mutations = []struct {
 	{"gRPC to HTTP/1", "sidecar/hcm/pace.go", "if !hostSpeaksHTTP2 || x.req", "if x.req", "sidecar/hcm", "TestWhoIsNotHurried"},
 	{"an expectation is no excuse", "sidecar/hcm/pace.go", "	p.waits.Store(false)\n	p.state.CompareAndSwap(paceHeld, paceKept)\n", "	p.waits.Store(false)\n", "sidecar/hcm", "TestWhoIsNotHurried"},
 	{"silent connections", "sidecar/hcm/http1conn.go", "return min(first, c.m.idle)", "return c.m.idle", "sidecar/hcm", "TestFirstByte"},
-	{"silent connections of HTTP/2", "sidecar/http2/reader.go", "if !c.started && c.greetBy > 0 &&", "if false &&", "sidecar/hcm", "TestFirstByte"},
+	{"silent connections of HTTP/2", "sidecar/http2/reader.go", "		other = c.greetBy\n", "", "sidecar/hcm", "TestFirstByte"},
 	{"who is announced as of this host", "sidecar/hcm/pace.go", "	if i.Direct != nil {", "	if false {", "sidecar/hcm", "TestStrangers"},
 	{"a reserve of descriptors", "sidecar/listener/accept.go", "if !exempt.Actions && l.m.tooMany(c) {", "if false {", "sidecar/listener", "TestReserveOfDescriptors"},
 	{"idle connections make room", "sidecar/listener/descriptors.go", "		m.opts.Relieve()\n", "", "sidecar/listener", "TestIdleMakeRoom"},
