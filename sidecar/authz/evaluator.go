@@ -244,6 +244,8 @@ type input struct {
 	found    []Findings
 	// small is the path whole in its other spelling, empty where it has none: see smallPath.
 	whole, small string
+	// without is the path parameters without its parameters, made at most once for a filter.
+	parameters, without string
 }
 
 func (e *Evaluator) check(in *input) Decision {

@@ -76,11 +76,11 @@ func (m *matcher) match(in *input) bool {
 	case kindHeader:
 		return m.header.match(in)
 	case kindURLPath:
-		path, ok := in.req.Header(":path")
-		return ok && m.str.matchPath(path, trimQuery(path), in)
+		whole, path, ok := in.path()
+		return ok && m.str.matchPath(whole, path, in)
 	case kindTemplate:
-		path, ok := in.req.Header(":path")
-		return ok && m.matchTemplate(path, trimQuery(path), in)
+		whole, path, ok := in.path()
+		return ok && m.matchTemplate(whole, path, in)
 	case kindDestination:
 		return m.prefix.Contains(Bare(in.peer.Destination.Addr()))
 	case kindPort:
@@ -123,6 +123,23 @@ func (m *matcher) matchPeer(info *stream.Info) bool {
 		}
 	}
 	return false
+}
+
+// path is the path that rules about paths are asked of, and of which text it is the beginning. Where
+// the route was found by a path without parameters it has none either, as in Envoy: a rule about a
+// path is about the requests that the route takes for that path.
+func (in *input) path() (whole, path string, ok bool) {
+	if whole, ok = in.req.Header(":path"); !ok {
+		return "", "", false
+	}
+	path = trimQuery(whole)
+	if strings.IndexByte(path, ';') < 0 || in.metadata == nil || !in.metadata.IgnoresParameters() {
+		return whole, path, true
+	}
+	if in.parameters != path {
+		in.parameters, in.without = path, route.WithoutParameters(path)
+	}
+	return in.without, in.without, true
 }
 
 // trimQuery cuts a path at its query or fragment.

@@ -42,6 +42,8 @@ type Metadata interface {
 	Said(namespace, key string) (value any, ok bool)
 	// OfRoute is what the selected route has, nil for nothing; routed is that there is a route.
 	OfRoute(namespace string) (fields map[string]any, routed bool)
+	// IgnoresParameters tells whether the selected route was found by a path without parameters.
+	IgnoresParameters() bool
 }
 
 // metadataMatcher is a compiled MetadataRule.

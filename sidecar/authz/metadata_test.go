@@ -14,6 +14,8 @@ type tells struct {
 	said   map[string]any
 	route  map[string]any
 	routed bool
+	// ignores: the route's path was compared without parameters.
+	ignores bool
 }
 
 func (t tells) Said(namespace, key string) (any, bool) {
@@ -27,6 +29,8 @@ func (t tells) OfRoute(namespace string) (map[string]any, bool) {
 	}
 	return t.route, t.routed
 }
+
+func (t tells) IgnoresParameters() bool { return t.ignores }
 
 func of[T any](v T) *T { return &v }
 

@@ -271,11 +271,11 @@ func (x *exchange) admit() bool {
 }
 
 // shed refuses a request where there is more to do than can be done. Its connection goes on:
-// another would cost more than the refusal. What follows an upgrade may be no request.
+// another would cost more than the refusal.
 //
 //go:noinline
 func (x *exchange) shed() {
-	x.localReply(&reply{status: 503, body: "envoy overloaded", details: "overload", shed: true, close: x.wantsTunnel()})
+	x.localReply(&reply{status: 503, body: "envoy overloaded", details: "overload", shed: true})
 }
 
 // normalizePath applies the path rules; it answers when they refuse.

@@ -456,6 +456,11 @@ func (x *exchange) OfRoute(namespace string) (fields map[string]any, routed bool
 	return x.sel.Route.Metadata[namespace], true
 }
 
+// IgnoresParameters implements authz.Metadata.
+func (x *exchange) IgnoresParameters() bool {
+	return x.sel.Route != nil && x.table.Config().IgnorePathParameters
+}
+
 // noteFindings keeps in Envoy's terms what an RBAC filter found. A key that a filter says nothing of
 // keeps what one before it said. An answer that the filter gave was made without, as in Envoy.
 func (x *exchange) noteFindings(f authz.Findings) {

@@ -44,6 +44,7 @@ func TestFirstByte(t *testing.T) {
 		"HTTP/2 without settings": {10 * time.Second, 0, CodecAuto, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 10 * time.Second, false},
 		"HTTP/2, no bound":        {0, 0, CodecHTTP2, "", time.Hour, false},
 		"HTTP/2, idle":            {10 * time.Second, 0, CodecHTTP2, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00", time.Hour, false},
+		"HTTP/2, half a head":     {10 * time.Second, 0, CodecHTTP2, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00\x00\x00\x01\x01\x00\x00\x00\x00\x01\x82", 5 * time.Minute, false},
 	} {
 		t.Run(name, bubble(func(t *testing.T) {
 			b := plain(newBed(t))

@@ -88,7 +88,7 @@ func (m *Manager) http2Config() (*http2.Config, error) {
 	}
 	c.Limits = m.limits
 	c.Underscores = http1.Underscores(m.cfg.UnderscoreNames)
-	c.HeaderTimeout = time.Duration(m.headersTimeout)
+	c.HeaderTimeout, c.HeadIdle = time.Duration(m.headersTimeout), time.Duration(m.streamIdle)
 	c.DrainTimeout, c.DrainJitter = time.Duration(m.drainGrace), m.cfg.DrainJitter/100
 	c.Linger = time.Duration(m.delayedClose)
 	c.Workers = &m.workers

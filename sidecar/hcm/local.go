@@ -46,7 +46,8 @@ func (x *exchange) sendTo(status int, details, location string) {
 func (x *exchange) localReply(r *reply) {
 	x.stopPump()
 	x.status, x.details, x.local = r.status, r.details, true
-	if r.close || r.status == 400 && !x.m.cfg.KeepAfterBadRequest {
+	if r.close || r.status == 400 && !x.m.cfg.KeepAfterBadRequest || x.wantsTunnel() && !x.tunnel {
+		// What follows a request for a tunnel may be meant for that: it is never read as a request.
 		x.closeAfter = true
 	}
 	resp := x.resp

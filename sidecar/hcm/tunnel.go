@@ -25,8 +25,11 @@ func (x *exchange) allowTunnel() bool {
 	if !said {
 		allowed, _ = route.Allows(x.policy.cfg.Upgrades, kind)
 	}
-	if x.req.Method == "POST" && route.TerminatesPost(ofRoute) {
+	switch {
+	case x.req.Method == "POST" && route.TerminatesPost(ofRoute):
 		allowed = false // its host takes bytes: it would read the request as some
+	case x.req.Upgrade != "" && message.EqualNames(kind, "CONNECT"):
+		allowed = false // that is no protocol: what is allowed of the method, by its own filters, is not of others
 	}
 	if allowed {
 		x.policy = x.policy.forUpgrade(kind)

@@ -75,6 +75,9 @@ type Config struct {
 	// HeaderTimeout bounds the time from a head's first byte to its last, and from
 	// the start of the connection to the peer's SETTINGS. 0 is none.
 	HeaderTimeout time.Duration
+	// HeadIdle is HeaderTimeout where that is none, or longer, but for the peer's first SETTINGS: a
+	// head is a stream's on which nothing moves until it is whole. 0 is none.
+	HeadIdle time.Duration
 	// WriteTimeout ends a connection whose peer takes no byte for so long while there
 	// are some for it. 0 is none.
 	WriteTimeout time.Duration

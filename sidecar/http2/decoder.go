@@ -59,11 +59,17 @@ func (d *decoder) decode(b []byte, h *head) (reason string) {
 			if b, ok = d.literal(b, 6, true, h); !ok {
 				return "bad_literal"
 			}
+			if h.bomb() {
+				return headBomb
+			}
 		case c&0x20 != 0:
 			return "late_table_size_update"
 		default: // literal without indexing, or never indexed
 			if b, ok = d.literal(b, 4, false, h); !ok {
 				return "bad_literal"
+			}
+			if h.bomb() {
+				return headBomb
 			}
 		}
 	}
@@ -96,6 +102,18 @@ func (d *decoder) indexed(i int, h *head) bool {
 	return true
 }
 
+// headBomb is a block that is read no further: two of its bytes name what the table has, which is
+// copied, and needs as much in the table again. What is beyond the limits is read all the same, for the
+// table's sake, but no honest block becomes so much of it.
+const headBomb = "header_bomb"
+
+// mostLiterals is what the literals of a block may have at least.
+const mostLiterals = 1 << 20
+
+func (h *head) bomb() bool {
+	return h.literals > mostLiterals && h.literals > 16*h.cfg.Limits.HeadBytes
+}
+
 // literal reads a literal field (RFC 7541 6.2).
 func (d *decoder) literal(b []byte, prefix uint, index bool, h *head) ([]byte, bool) {
 	i, b, ok := readInt(b, prefix)
@@ -125,6 +143,7 @@ func (d *decoder) literal(b []byte, prefix uint, index bool, h *head) ([]byte, b
 		return nil, false
 	}
 	valLen := len(h.arena) - off - nameLen
+	h.literals += nameLen + valLen
 	if flags&nameJudged == 0 {
 		id, flags = h.judgeName(h.arena[off : off+nameLen])
 	}

@@ -54,6 +54,7 @@ type head struct {
 	arena       []byte
 
 	size, count int
+	literals    int    // bytes of those that were read, kept or not
 	over        bool   // beyond the limits: what follows is not kept
 	tooMany     bool   // of them that of the number of fields
 	malformed   string // the first fault

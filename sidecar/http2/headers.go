@@ -112,7 +112,11 @@ func (c *conn) headerBlock(b []byte) *ConnError {
 
 func (c *conn) decode(b []byte, kind headKind, f *message.Fields) *ConnError {
 	c.head.begin(kind, f)
-	if reason := c.dec.decode(b, c.head); reason != "" {
+	switch reason := c.dec.decode(b, c.head); reason {
+	case "":
+	case headBomb:
+		return c.flood(GlitchHeaderSize)
+	default:
 		return connError(CompressionError, reason)
 	}
 	if c.head.over {

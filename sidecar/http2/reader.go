@@ -131,9 +131,12 @@ var (
 
 // guard sets a deadline while a head, or anything but DATA, is incomplete: one for each.
 func (c *conn) guard() {
-	limit := c.cfg.HeaderTimeout
-	if !c.started && c.greetBy > 0 && (limit <= 0 || c.greetBy < limit) {
-		limit = c.greetBy
+	limit, other := c.cfg.HeaderTimeout, c.cfg.HeadIdle
+	if !c.started {
+		other = c.greetBy
+	}
+	if other > 0 && (limit <= 0 || other < limit) {
+		limit = other
 	}
 	partial := limit > 0 && (!c.started || c.block != nil || !c.data.active && len(c.in.bytes()) > 0)
 	if partial == c.patience && !(partial && c.anew) {

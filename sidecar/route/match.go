@@ -30,9 +30,9 @@ func cut(target string) (path, query string) {
 	return target, ""
 }
 
-// withoutParameters cuts what follows a semicolon off each segment of a path (RFC 3986
+// WithoutParameters cuts what follows a semicolon off each segment of a path (RFC 3986
 // 3.3). It allocates only where a segment follows one that has parameters.
-func withoutParameters(path string) string {
+func WithoutParameters(path string) string {
 	plain, rest, _ := strings.Cut(path, ";")
 	i := strings.IndexByte(rest, '/')
 	if i < 0 {

@@ -11,7 +11,7 @@ func TestWithoutParameters(t *testing.T) {
 		"/;/;":         "//",
 		";":            "",
 	} {
-		if got := withoutParameters(in); got != want {
+		if got := WithoutParameters(in); got != want {
 			t.Errorf("%q: %q, want %q", in, got, want)
 		}
 	}

@@ -330,7 +330,7 @@ func (t *Table) Select(req *message.Request, client *Client, random uint64) Sele
 	}
 	path, query := cut(req.Path)
 	if t.config.IgnorePathParameters {
-		path = withoutParameters(path)
+		path = WithoutParameters(path)
 	}
 	m := matcher{req: req, client: client, path: path, query: query, share: uint32(random >> 32)}
 	i := -1
