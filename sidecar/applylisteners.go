@@ -43,6 +43,12 @@ func (s *state) applyListeners(u client.Update, errs map[string]error) {
 		if s.accessLog != nil {
 			addAccessLog(cfg, *s.accessLog)
 		}
+		if s.drains(cfg) { // it has no address any more
+			if err := s.judge(cfg); err != nil {
+				errs[r.Name] = err
+			}
+			continue
+		}
 		s.free(cfg, held, now)
 		if err := cmp.Or(s.routesCome(cfg), s.unrouted(cfg), s.available(cfg, held), s.buildable(cfg)); err != nil {
 			errs[r.Name] = err
@@ -66,7 +72,7 @@ func (s *state) applyListeners(u client.Update, errs map[string]error) {
 // buildable says why a listener that is to wait could not be made then, when it is too late to
 // tell its sender.
 func (s *state) buildable(cfg *listener.Config) error {
-	if w := s.warming[cfg.Name]; w != nil && reflect.DeepEqual(w.cfg, cfg) || s.ready(cfg) || s.drains(cfg) {
+	if w := s.warming[cfg.Name]; w != nil && reflect.DeepEqual(w.cfg, cfg) || s.ready(cfg) {
 		return nil
 	}
 	if err := s.listeners.Check(cfg); err != nil {
@@ -78,6 +84,17 @@ func (s *state) buildable(cfg *listener.Config) error {
 // drains tells whether a listener may not come back.
 func (s *state) drains(cfg *listener.Config) bool {
 	return s.draining && cfg.Direction == listener.Inbound
+}
+
+// judge has an update of a listener that may not come back decide over what it still serves. Without
+// the routes that it names all requests would fail: then it says nothing of them.
+func (s *state) judge(cfg *listener.Config) error {
+	for _, n := range config.ListenerRefs(cfg).Routes {
+		if s.routes.get(n) == nil {
+			return nil
+		}
+	}
+	return s.listeners.Judge(cfg)
 }
 
 // routesCome says why the routes that a listener names cannot come.
@@ -138,9 +155,6 @@ func (s *state) restore(name string) {
 // nor where one is in force: what it is to be in its place may be a deny. The one that waits goes
 // on until what is applied at once is in force, for that may be refused.
 func (s *state) want(cfg *listener.Config) bool {
-	if s.drains(cfg) {
-		return false
-	}
 	s.wants[cfg.Name] = cfg
 	refs := config.ListenerRefs(cfg)
 	for _, n := range refs.Routes {

@@ -37,6 +37,8 @@ type replacer interface {
 	// Check says why one could not be made, but for its address.
 	Check(*listener.Config) error
 	Replace(remove []string, add []*listener.Config) map[string]error
+	// Judge decides by one over what removed listeners of its name still serve.
+	Judge(*listener.Config) error
 	// Hold has none accept a connection before Open.
 	Hold()
 	Open()

@@ -43,7 +43,13 @@ type fakeListeners struct {
 	taken   map[string]error
 	unfit   map[string]error
 	drains  []*listener.Config
+	judged  []string
 	held    atomic.Bool
+}
+
+func (f *fakeListeners) Judge(c *listener.Config) error {
+	f.judged = append(f.judged, c.Name)
+	return f.unfit[c.Name]
 }
 
 func (f *fakeListeners) Hold() { f.held.Store(true) }
@@ -486,6 +492,9 @@ func TestDrainInbound(t *testing.T) {
 	r.put(t, tcpListener(t, "in", "c", corev3.TrafficDirection_INBOUND))
 	if r.active() != "out" {
 		t.Error("an inbound listener came back during the drain")
+	}
+	if !slices.Equal(r.l.judged, []string{"in"}) {
+		t.Errorf("what it serves is judged by %q", r.l.judged)
 	}
 }
 

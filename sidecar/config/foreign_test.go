@@ -42,6 +42,8 @@ func TestForeignRefuses(t *testing.T) {
 		{"a trust domain twice", "{system_root_certs: {}}", spiffeValidator("{name: td, trust_bundle: {inline_string: x}}, {name: td, trust_bundle: {inline_string: z}}"), `trust_domains[1].name: "td" is there twice`},
 		{"a trust domain without a bundle", "{system_root_certs: {}}", spiffeValidator("{name: td}"), "trust_domains[0].trust_bundle: is missing"},
 		{"trust domains and roots", "{system_root_certs: {}}", strings.Replace(spiffeValidator("{name: td, trust_bundle: {inline_string: x}}"), "{", "{system_root_certs: {}, ", 1), "custom_validator_config: has trust domains of its own; remove trusted_ca and system_root_certs"},
+		{"no version of a header", "disallowed_versions: [V1]", "disallowed_versions: [V2, V1]", "listener_filters[0].typed_config.disallowed_versions: leaves no version"},
+		{"a limit without a number", "          max_connections: 100\n", "", "filters[0].typed_config.max_connections: is missing"},
 		{"extensions as filter state", "disallowed_versions: [V1]", "tlv_location: FILTER_STATE", "tlv_location: is FILTER_STATE; nothing has filter state"},
 		{"an extension for nothing", "disallowed_versions: [V1]", "rules: [{tlv_type: 1}]", "rules[0].on_tlv_present: is missing"},
 		{"an extension that chooses hosts", "disallowed_versions: [V1]", "rules: [{tlv_type: 1, on_tlv_present: {metadata_namespace: envoy.lb, key: k}}]", "rules[0].on_tlv_present.metadata_namespace: what a client's header says does not choose among hosts"},

@@ -66,6 +66,9 @@ func proxyProtocol(m *proxyprotocolv3.ProxyProtocol, path string) (*listener.Pro
 		NoV1:     slices.Contains(m.GetDisallowedVersions(), corev3.ProxyProtocolConfig_V1),
 		NoV2:     slices.Contains(m.GetDisallowedVersions(), corev3.ProxyProtocolConfig_V2),
 	}
+	if out.NoV1 && out.NoV2 {
+		return nil, fail(path+".disallowed_versions", "leaves no version, as in Envoy; remove one")
+	}
 	if m.GetTlvLocation() != proxyprotocolv3.ProxyProtocol_DYNAMIC_METADATA {
 		return nil, fail(path+".tlv_location", "is %s; nothing has filter state, use DYNAMIC_METADATA", m.GetTlvLocation())
 	}

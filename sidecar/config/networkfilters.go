@@ -77,6 +77,9 @@ func (d *decoder) decidingFilter(out *listener.FilterChain, m any, path string) 
 		}
 		out.RBAC = append(out.RBAC, *rbac)
 	case *connectionlimitv3.ConnectionLimit:
+		if c.GetMaxConnections() == nil {
+			return fail(path+".max_connections", "is missing")
+		}
 		delay, err := duration(c.GetDelay(), path+".delay")
 		if err != nil {
 			return err

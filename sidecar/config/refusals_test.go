@@ -113,3 +113,31 @@ func TestViolations(t *testing.T) {
 		}
 	}
 }
+
+// TestNotANumber: what is compared with its limits is within them all, and is refused by its path.
+func TestNotANumber(t *testing.T) {
+	const (
+		managed = `{name: h, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager, stat_prefix: s, route_config: {}, %s}}`
+		router  = `{name: r, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}`
+		rbac    = `{name: b, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC, rules: {policies: {p: {principals: [{any: true}],
+			permissions: [{metadata: {filter: f, path: [{key: k}], value: {double_match: %s}}}]}}}}}`
+		rule = ".typed_config.http_filters[0].typed_config.rules.policies[\"p\"].permissions[0].metadata.value.double_match"
+	)
+	for _, c := range []struct{ filter, path string }{
+		{fmt.Sprintf(managed, "http_filters: ["+router+"], tracing: {client_sampling: {value: NaN}}"), ".typed_config.tracing.client_sampling.value"},
+		{fmt.Sprintf(managed, "http_filters: ["+fmt.Sprintf(rbac, "{exact: NaN}")+", "+router+"]"), rule + ".exact"},
+		{fmt.Sprintf(managed, "http_filters: ["+fmt.Sprintf(rbac, "{range: {end: NaN}}")+", "+router+"]"), rule + ".range.end"},
+		{fmt.Sprintf(managed, `http_filters: [{name: c, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.health_check.v3.HealthCheck,
+			pass_through_mode: false, cluster_min_healthy_percentages: {c: {value: NaN}}}}, `+router+"]"),
+			".typed_config.http_filters[0].typed_config.cluster_min_healthy_percentages[\"c\"].value"},
+		{`{name: t, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy, stat_prefix: s, cluster: c,
+			max_downstream_connection_duration: 1s, max_downstream_connection_duration_jitter_percentage: {value: NaN}}}`,
+			".typed_config.max_downstream_connection_duration_jitter_percentage.value"},
+	} {
+		_, err := ParseBootstrap([]byte(`static_resources: {listeners: [{name: l, address: {socket_address: {address: 127.0.0.1, port_value: 1}},
+  filter_chains: [{filters: [` + strings.ReplaceAll(c.filter, "\t", " ") + `]}]}]}`))
+		if want := "static_resources.listeners[0].filter_chains[0].filters[0]" + c.path + ": is not a number"; err == nil || err.Error() != want {
+			t.Errorf("%v, want %s", err, want)
+		}
+	}
+}

@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"math"
 	"strconv"
 	"strings"
 
@@ -102,6 +103,10 @@ func (c *checker) field(rules *rules, m protoreflect.Message, fd protoreflect.Fi
 		return err
 	}
 	if fd.Message() == nil {
+		if k := fd.Kind(); k == protoreflect.DoubleKind && !fd.IsList() && math.IsNaN(v.Float()) {
+			// No rule of its message refuses it: it is neither less nor more than any limit.
+			return c.refuse(fail(path, "is not a number"))
+		}
 		return nil
 	}
 	if fd.IsList() {

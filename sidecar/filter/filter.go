@@ -44,6 +44,10 @@ type Overrider interface {
 	Override(config any) (any, error)
 }
 
+// Heir is a filter that goes on with what the one has counted in whose place an update of the listener
+// puts it: it is called before the heir is asked for anything. What Overrider returns may be one, too.
+type Heir interface{ Inherit(before any) }
+
 // Verdict is what a filter decided on a request.
 type Verdict struct {
 	reply *Reply

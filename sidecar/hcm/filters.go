@@ -238,6 +238,8 @@ func (c *chain) bind(t *route.Table) *binding {
 					b.err = fmt.Errorf("%s[%q]: %w", where, o.Name, b.err)
 				} else if e, ok := b.compiled[o].(*authz.Evaluator); ok {
 					b.instead[i] = append(b.instead[i], e)
+				} else { // what a route limits, it limits together
+					b.compiled[o] = t.Share(o, b.compiled[o])
 				}
 			}
 		}

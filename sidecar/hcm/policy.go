@@ -131,14 +131,13 @@ func dropUnderscores(f *message.Fields) (any bool) {
 // DeniesAll tells whether every request of a peer would be denied, whatever it asked for
 // and whichever route it took, and by which rule: then a connection of the peer has no use
 // any more, and what it carries must not go on. In doubt it is false: so it is where a
-// route decides otherwise, or by the client's address and forwarded is set, which says
-// that the peer may name other clients.
-func (m *Manager) DeniesAll(p *authz.Peer, forwarded bool) (rule string, denied bool) {
-	if rule, denied = m.policy.deniesAll(p, forwarded); !denied {
+// route decides otherwise, or by the client's address and the peer may name other clients.
+func (m *Manager) DeniesAll(p *authz.Peer) (rule string, denied bool) {
+	if rule, denied = m.policy.deniesAll(p); !denied {
 		return "", false
 	}
 	for _, u := range m.policy.upgrades {
-		if _, denied := u.policy.deniesAll(p, forwarded); !denied && m.policy.mayReach(u.kind) {
+		if _, denied := u.policy.deniesAll(p); !denied && m.policy.mayReach(u.kind) {
 			return "", false
 		}
 	}
@@ -154,9 +153,10 @@ func (p *policy) mayReach(kind string) bool {
 	return t != nil && names(p.bind(t).upgrades, kind)
 }
 
-// deniesAll is DeniesAll for the requests that pass the policy's own chain.
-func (p *policy) deniesAll(peer *authz.Peer, forwarded bool) (rule string, denied bool) {
-	c := p.chain
+// deniesAll is DeniesAll for the requests that pass the policy's own chain. Whether they may be of
+// other clients is the policy's to say as well, and not the connection's older manager's.
+func (p *policy) deniesAll(peer *authz.Peer) (rule string, denied bool) {
+	c, forwarded := p.chain, p.cfg.NamesClients()
 	var b *binding
 	if t := p.routes(); t != nil {
 		// Where overrides do not fit, requests that have any are refused.

@@ -152,6 +152,7 @@ func (x *exchange) aim(p *route.InternalRedirect, to *location) {
 			}
 		}
 	}
+	f.JoinSingles(message.RequestSingles)
 	x.req.Scheme = to.scheme
 	x.req.SetAuthority(to.authority)
 	x.req.SetPath(to.target)

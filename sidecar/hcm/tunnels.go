@@ -51,8 +51,8 @@ func (m *Manager) Tunnels(d *downstream.Conn) (kinds []string) {
 
 // DeniesTunnel tells whether a peer's every request for a protocol would be denied, as DeniesAll
 // does: what such a request led to must not go on.
-func (m *Manager) DeniesTunnel(kind string, p *authz.Peer, forwarded bool) (rule string, denied bool) {
-	return m.policy.forUpgrade(kind).deniesAll(p, forwarded)
+func (m *Manager) DeniesTunnel(kind string, p *authz.Peer) (rule string, denied bool) {
+	return m.policy.forUpgrade(kind).deniesAll(p)
 }
 
 // upgradeKind is what the request is to be switched to.
@@ -72,7 +72,7 @@ func (x *exchange) openTunnel() bool {
 		return true
 	}
 	now := x.d.Policy().Held.(*policy).forUpgrade(kind)
-	rule, denied := now.deniesAll(&x.d.Peer, x.m.cfg.NamesClients())
+	rule, denied := now.deniesAll(&x.d.Peer)
 	if denied {
 		x.d.End(downstream.Ending{Flags: telemetry.FlagPolicyClosed, Reason: "denied", Rule: rule})
 	}

@@ -47,7 +47,7 @@ func TestOpenTunnelsAreFound(t *testing.T) {
 	}
 	defer now.Close()
 	for kind, want := range map[string]bool{"websocket": true, "CONNECT": false} {
-		if _, denied := now.DeniesTunnel(kind, &authz.Peer{}, false); denied != want {
+		if _, denied := now.DeniesTunnel(kind, &authz.Peer{}); denied != want {
 			t.Errorf("%s is denied: %v", kind, denied)
 		}
 	}

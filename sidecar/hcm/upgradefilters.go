@@ -3,6 +3,8 @@ package hcm
 import (
 	"fmt"
 
+	"github.com/hauberk-mesh/hauberk/sidecar/downstream"
+	"github.com/hauberk-mesh/hauberk/sidecar/filter"
 	"github.com/hauberk-mesh/hauberk/sidecar/message"
 	"github.com/hauberk-mesh/hauberk/sidecar/route"
 )
@@ -50,6 +52,43 @@ func (x *exchange) dropFaults() {
 		name, _, _ := f.At(i)
 		if len(name) >= len(faultPrefix) && message.EqualFold(name[:len(faultPrefix)], faultPrefix) {
 			f.DelAt(i)
+		}
+	}
+}
+
+// Inherit has the manager's filters go on with what those have counted of the one that it comes in the
+// place of, for the same requests. Nobody has asked it for anything yet.
+func (m *Manager) Inherit(before downstream.Handler) {
+	old, ok := before.(*Manager)
+	if !ok {
+		return
+	}
+	m.policy.chain.inherit(old.policy.chain)
+	for _, u := range m.policy.upgrades {
+		if was := old.policy.forUpgrade(u.kind); was != &old.policy {
+			u.chain.inherit(was.chain)
+		}
+	}
+	if m.cfg.Routes != nil && old.cfg.Routes != nil {
+		m.policy.routes().Inherit(old.policy.routes())
+	}
+}
+
+// inherit: a filter has that of the same name before it, and of several those in their order.
+func (c *chain) inherit(before *chain) {
+	taken := map[int]bool{}
+	for i := range c.links {
+		l := &c.links[i]
+		h, ok := l.filter.(filter.Heir)
+		if !ok {
+			continue
+		}
+		for j := range before.links {
+			if !taken[j] && before.links[j].name == l.name {
+				taken[j] = true
+				h.Inherit(before.links[j].filter)
+				break
+			}
 		}
 	}
 }

@@ -4,10 +4,13 @@ import (
 	"net/http"
 	"net/netip"
 	"testing"
+	"time"
 
+	"github.com/hauberk-mesh/hauberk/internal/tokenbucket"
 	"github.com/hauberk-mesh/hauberk/sidecar/authz"
 	"github.com/hauberk-mesh/hauberk/sidecar/downstream"
 	"github.com/hauberk-mesh/hauberk/sidecar/filter/fault"
+	"github.com/hauberk-mesh/hauberk/sidecar/filter/ratelimit"
 	"github.com/hauberk-mesh/hauberk/sidecar/route"
 	"github.com/hauberk-mesh/hauberk/sidecar/stream"
 )
@@ -83,7 +86,7 @@ func TestUpgradesThatAreNotDenied(t *testing.T) {
 		b.cfg.Upgrades, b.cfg.UpgradeFilters = []route.Upgrade{{Type: "websocket", Disabled: !tc.allowed}}, []UpgradeFilters{own}
 		b.route().Forward.Upgrades = tc.ofRoute
 		b.start()
-		if _, got := b.m.DeniesAll(&authz.Peer{}, false); got != tc.want {
+		if _, got := b.m.DeniesAll(&authz.Peer{}); got != tc.want {
 			t.Errorf("%s: %v, want %v", tc.name, got, tc.want)
 		}
 	}
@@ -164,5 +167,22 @@ func TestLimitsOutliveUpgrades(t *testing.T) {
 	x.clientCertElement(&ClientCertRule{Forward: SanitizeSet, Tell: ClientCert{URI: true}}, false)
 	if limit(2) != 1 {
 		t.Error("the limit began anew")
+	}
+}
+
+// TestRouteLimitOfUpgrades: a route's limit is one limit, whichever chain a request passes.
+func TestRouteLimitOfUpgrades(t *testing.T) {
+	b := newBed(t, httpOrigin(t, echo))
+	b.filter("l", &ratelimit.Config{})
+	b.cfg.Upgrades = []route.Upgrade{{Type: "websocket"}}
+	b.cfg.UpgradeFilters = []UpgradeFilters{{Type: "websocket", FilterChain: FilterChain{Filters: []HTTPFilter{{Name: "l", Config: &ratelimit.Config{}}}}}}
+	b.route().Filters = override("l", &ratelimit.Config{
+		Bucket: &tokenbucket.Spec{Max: 1, PerFill: 1, Interval: time.Hour}, Enabled: route.All, Enforced: route.All,
+	})
+	b.start()
+	r1, _ := b.dial().do("GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+	r2, _ := b.dial().do("GET / HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+	if r1.StatusCode != 200 || r2.StatusCode != 429 {
+		t.Errorf("%d and %d with a bucket of one token", r1.StatusCode, r2.StatusCode)
 	}
 }

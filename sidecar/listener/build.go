@@ -44,14 +44,12 @@ type chain struct {
 	network *authz.Evaluator
 	// policy decides over requests, and judge tells of whom it denies all; nil where the
 	// chain serves none.
-	policy *downstream.Policy
-	judge  judge
-	// forwarded: who connects may ask for other clients.
-	forwarded bool
-	limits    []*connectionLimit
-	rates     []*rateLimit
-	handler   downstream.Handler
-	server    *downstream.Server // made with the first connection; guarded by listener.mu
+	policy  *downstream.Policy
+	judge   judge
+	limits  []*connectionLimit
+	rates   []*rateLimit
+	handler downstream.Handler
+	server  *downstream.Server // made with the first connection; guarded by listener.mu
 	// keepsPeer: the handler looks at the certificates that peers send.
 	keepsPeer bool
 	log       *telemetry.Log
@@ -67,19 +65,19 @@ type chain struct {
 
 // judge is what a handler of requests is, where it denies some; *hcm.Manager is one.
 type judge interface {
-	DeniesAll(p *authz.Peer, forwarded bool) (rule string, denied bool)
+	DeniesAll(p *authz.Peer) (rule string, denied bool)
 	// DeniesTunnel is DeniesAll for what Tunnels are named.
-	DeniesTunnel(kind string, p *authz.Peer, forwarded bool) (rule string, denied bool)
+	DeniesTunnel(kind string, p *authz.Peer) (rule string, denied bool)
 	// Tunnels are those that a connection which the handler serves has open.
 	Tunnels(*downstream.Conn) (kinds []string)
 }
 
 // deniesAll tells whether every request of a peer would be denied, and by which rule.
-func (c *chain) deniesAll(p *authz.Peer, forwarded bool) (rule string, denied bool) {
+func (c *chain) deniesAll(p *authz.Peer) (rule string, denied bool) {
 	if c.judge == nil {
 		return "", false
 	}
-	return c.judge.DeniesAll(p, forwarded)
+	return c.judge.DeniesAll(p)
 }
 
 func (c *chain) label() string {
@@ -182,7 +180,8 @@ func (m *Manager) compileChain(s *snapshot, h *heritage, cfg *FilterChain, index
 			c.untrusted, c.ageless = t.Validation.Untrusted(), t.Validation.PinsAlone()
 		}
 	}
-	c.limit(h.of(cfg, index), &m.shared)
+	old := h.of(cfg, index)
+	c.limit(old, &m.shared)
 	var counter authz.CounterFor
 	if m.opts.Metrics != nil {
 		counter = m.opts.Metrics.AuthzCounter
@@ -193,7 +192,6 @@ func (m *Manager) compileChain(s *snapshot, h *heritage, cfg *FilterChain, index
 	logs := []telemetry.AccessLogConfig{}
 	if cfg.HTTP != nil {
 		logs = cfg.HTTP.AccessLog
-		c.forwarded = cfg.HTTP.NamesClients()
 	} else {
 		logs = append(logs, cfg.TCP.AccessLog...)
 	}
@@ -210,6 +208,9 @@ func (m *Manager) compileChain(s *snapshot, h *heritage, cfg *FilterChain, index
 		return fail(err)
 	}
 	c.handler = handler
+	if heir, ok := handler.(interface{ Inherit(downstream.Handler) }); ok && old != nil {
+		heir.Inherit(old.handler)
+	}
 	if k, ok := c.handler.(interface{ NeedsPeerChain() bool }); ok {
 		c.keepsPeer = k.NeedsPeerChain()
 	}

@@ -4,11 +4,15 @@ import (
 	"errors"
 	"os"
 	"runtime"
+	"slices"
 	"testing"
 	"time"
 
 	"github.com/hauberk-mesh/hauberk/internal/tokenbucket"
 	"github.com/hauberk-mesh/hauberk/sidecar/authz"
+	"github.com/hauberk-mesh/hauberk/sidecar/filter/ratelimit"
+	"github.com/hauberk-mesh/hauberk/sidecar/hcm"
+	"github.com/hauberk-mesh/hauberk/sidecar/route"
 	"github.com/hauberk-mesh/hauberk/sidecar/tcp"
 )
 
@@ -169,6 +173,44 @@ func TestSharedRatesGoOn(t *testing.T) {
 		runtime.GC()
 		if got := served(step.ask); got != step.served {
 			t.Errorf("%s: served %t, want %t", step.what, got, step.served)
+		}
+	}
+}
+
+// TestRateLimitsSurviveUpdates: a bucket of requests that is as it was goes on, whatever else an update
+// changes, whether it is the filter's or a route's.
+func TestRateLimitsSurviveUpdates(t *testing.T) {
+	limit := func(most uint32) *ratelimit.Config {
+		return &ratelimit.Config{Bucket: &tokenbucket.Spec{Max: most, PerFill: 1, Interval: time.Hour}, Enabled: route.All, Enforced: route.All}
+	}
+	config := func(most uint32, ofRoute bool) *Config {
+		cfg := guarded(true, authz.Permission{Any: true})
+		h := cfg.Chains[0].HTTP
+		f := hcm.HTTPFilter{Name: "limit", Config: limit(most)}
+		if ofRoute {
+			f.Config = &ratelimit.Config{}
+			h.Routes.VirtualHosts[0].Routes[0].Filters = []route.FilterOverride{{Name: "limit", Config: limit(most)}}
+		}
+		h.Filters = append(h.Filters, f)
+		return cfg
+	}
+	for _, ofRoute := range []bool{false, true} {
+		m := newHTTPManager(t)
+		mustApply(t, m, config(1, ofRoute))
+		c := dial(t, m, "l")
+		for i, step := range []struct {
+			most  uint32
+			first bool // the filter stands before the rules
+			want  int
+		}{{1, false, 200}, {1, true, 429}, {2, true, 200}, {2, false, 200}, {2, false, 429}} {
+			cfg := config(step.most, ofRoute)
+			if step.first {
+				slices.Reverse(cfg.Chains[0].HTTP.Filters)
+			}
+			mustApply(t, m, cfg)
+			if status, _ := get(c); status != step.want {
+				t.Errorf("a route's %v, step %d: %d, want %d", ofRoute, i, status, step.want)
+			}
 		}
 	}
 }

@@ -38,6 +38,10 @@ type listener struct {
 	open     int64
 	removed  bool // no longer accepts
 	retired  bool // the listener's own reference on current is gone
+	// judged is current where Judge has brought that, with a reference of its own; finished: nothing
+	// is served any more.
+	judged   *snapshot
+	finished bool
 }
 
 // bound is a socket and its accept loop.
@@ -306,6 +310,7 @@ func (l *listener) finishDrain() {
 	}
 	l.stop()
 	<-idle
+	l.finish()
 	l.m.mu.Lock()
 	delete(l.m.gone, l)
 	if l.m.opts.Metrics != nil && !l.m.has(l.name) {

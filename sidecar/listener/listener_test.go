@@ -119,6 +119,32 @@ func TestNewDenyClosesLiveConnection(t *testing.T) {
 	}
 }
 
+// TestNewDenyWhileAListenerDrains: what a removed listener still serves is denied by an update of it,
+// of which no listener is made.
+func TestNewDenyWhileAListenerDrains(t *testing.T) {
+	m := newTestManager(t, nil)
+	mustApply(t, m, echoConfig("l"))
+	c := dial(t, m, "l")
+	if err := roundTrip(c); err != nil {
+		t.Fatal(err)
+	}
+	m.Remove("l")
+	for i, step := range []struct {
+		cfg   *Config
+		lives bool
+	}{{echoConfig("other", denyAll()), true}, {echoConfig("l"), true}, {echoConfig("l", denyAll()), false}} {
+		if err := m.Judge(step.cfg); err != nil {
+			t.Fatal(err)
+		}
+		if err := roundTrip(c); (err == nil) != step.lives || errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("step %d: %v", i, err)
+		}
+	}
+	if at := m.Addrs(); len(at) > 0 {
+		t.Errorf("it listens at %v", at)
+	}
+}
+
 func TestWithdrawnIdentityClosesConnections(t *testing.T) {
 	m := newTestManager(t, nil)
 	cfg := echoConfig("l")

@@ -1,6 +1,7 @@
 package listener
 
 import (
+	"fmt"
 	"runtime/debug"
 	"time"
 
@@ -72,6 +73,63 @@ func (l *listener) recheck() int {
 	return closed
 }
 
+// Judge decides by a configuration over the connections that removed listeners of its name still
+// have: a deny reaches those, too, where it is not the configuration's sender who ended the listener.
+// It opens nothing.
+func (m *Manager) Judge(cfg *Config) error {
+	m.apply.Lock()
+	defer m.apply.Unlock()
+	var gone []*listener
+	m.mu.Lock()
+	for l := range m.gone {
+		if l.name == cfg.Name {
+			gone = append(gone, l)
+		}
+	}
+	m.mu.Unlock()
+	if len(gone) == 0 {
+		return nil
+	}
+	next, err := m.compile(cfg, gone[0].current)
+	if err != nil {
+		return fmt.Errorf("listener %s: %w", cfg.Name, err)
+	}
+	defer next.release()
+	for _, l := range gone {
+		l.judge(next)
+	}
+	return nil
+}
+
+// judge has what a removed listener still serves decided over by next, which is open until all of
+// that has ended.
+func (l *listener) judge(next *snapshot) {
+	l.mu.Lock()
+	if l.finished {
+		l.mu.Unlock()
+		return
+	}
+	next.refs.Add(1)
+	before := l.judged
+	l.current, l.judged = next, next
+	l.mu.Unlock()
+	l.recheck()
+	if before != nil {
+		before.release()
+	}
+}
+
+// finish gives up what judges a removed listener's connections, of which there are none any more.
+func (l *listener) finish() {
+	l.mu.Lock()
+	l.finished = true
+	judged := l.judged
+	l.mu.Unlock()
+	if judged != nil {
+		judged.release()
+	}
+}
+
 // newlyDenied tells whether the rules for requests leave a peer nothing that it may ask
 // for, where those before did: the streams that it has open end too. A peer that never
 // might gets its answer request by request, which says why.
@@ -80,10 +138,10 @@ func (t *tracked) newlyDenied(before, now *chain) (rule string, denied bool) {
 	if rule, denied = t.tunnelDenied(now); denied {
 		return rule, true
 	}
-	if rule, denied = now.deniesAll(p, t.own.forwarded); !denied {
+	if rule, denied = now.deniesAll(p); !denied {
 		return "", false
 	}
-	_, was := before.deniesAll(p, t.own.forwarded)
+	_, was := before.deniesAll(p)
 	return rule, !was
 }
 
@@ -93,7 +151,7 @@ func (t *tracked) tunnelDenied(now *chain) (rule string, denied bool) {
 		return "", false
 	}
 	for _, kind := range t.own.judge.Tunnels(&t.conn) {
-		if rule, denied = now.judge.DeniesTunnel(kind, &t.conn.Peer, t.own.forwarded); denied {
+		if rule, denied = now.judge.DeniesTunnel(kind, &t.conn.Peer); denied {
 			return rule, true
 		}
 	}

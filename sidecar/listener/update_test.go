@@ -244,9 +244,9 @@ type tunnelling struct {
 	denies bool
 }
 
-func (tunnelling) DeniesAll(*authz.Peer, bool) (string, bool) { return "", false }
-func (tunnelling) Tunnels(*downstream.Conn) []string          { return []string{"other", "websocket"} }
-func (h tunnelling) DeniesTunnel(kind string, _ *authz.Peer, _ bool) (string, bool) {
+func (tunnelling) DeniesAll(*authz.Peer) (string, bool) { return "", false }
+func (tunnelling) Tunnels(*downstream.Conn) []string    { return []string{"other", "websocket"} }
+func (h tunnelling) DeniesTunnel(kind string, _ *authz.Peer) (string, bool) {
 	return "nobody", h.denies && kind == "websocket"
 }
 
@@ -270,5 +270,28 @@ func TestTunnelThatIsDenied(t *testing.T) {
 		}
 		denies = i == 1
 		mustApply(t, m, cfg(strings.Repeat("y", i+1)))
+	}
+}
+
+// TestNewDenyUnderOtherTrust: whether a peer may name its clients is for the update to say, by which
+// its further requests are judged, and not for what was in force when it connected.
+func TestNewDenyUnderOtherTrust(t *testing.T) {
+	all, clients := authz.Permission{Any: true}, netip.MustParsePrefix("203.0.113.0/24")
+	for _, trusted := range []bool{true, false} {
+		m := newHTTPManager(t)
+		before, after := guarded(true, all), guarded(false, all)
+		before.Chains[0].HTTP.UseRemoteAddress, after.Chains[0].HTTP.UseRemoteAddress = trusted, !trusted
+		after.Chains[0].HTTP.RBAC[0].Rules.Policies[0].Principals = []authz.Principal{{Not: &authz.Principal{Source: &clients}}}
+		mustApply(t, m, before)
+		c := dial(t, m, "l")
+		if status, _ := get(c); status != 200 {
+			t.Fatal(status)
+		}
+		mustApply(t, m, after)
+		_, _ = io.WriteString(c, "GET /x HTTP/1.1\r\nHost: h\r\nX-Forwarded-For: 203.0.113.7\r\n\r\n")
+		resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+		if (err == nil) != trusted || trusted && resp.StatusCode != 200 {
+			t.Errorf("trusted %v: %v, %v", trusted, resp, err)
+		}
 	}
 }

@@ -15,6 +15,8 @@ func TestHops(t *testing.T) {
 		{"upgrade", "", Request{AcceptTrailers: true}},
 		{"connection", "", Request{AcceptTrailers: true}},
 		{"expect", "", Request{AcceptTrailers: true, Upgrade: "WebSocket"}},
+		{"expect", "100-continue", Request{ExpectContinue: true}},
+		{"te", "", Request{ExpectContinue: true}},
 	} {
 		joined, ok := c.r.Header(c.name)
 		first, next, found := c.r.HeaderFrom(NameOf(c.name), 0)
@@ -37,7 +39,11 @@ func TestHops(t *testing.T) {
 
 // TestHopsAreCountedOnce: also where a filter has set them.
 func TestHopsAreCountedOnce(t *testing.T) {
-	r := Request{AcceptTrailers: true, Upgrade: "websocket"}
+	r := Request{ExpectContinue: true}
+	if n, want := r.Bytes(), len("expect"+"100-continue"); n != want {
+		t.Errorf("%d bytes of an expectation, want %d", n, want)
+	}
+	r = Request{AcceptTrailers: true, Upgrade: "websocket"}
 	if n, want := r.Bytes(), len("te"+"trailers"+"upgrade"+"websocket"+"connection"+"upgrade"); n != want {
 		t.Errorf("%d bytes, want %d", n, want)
 	}

@@ -91,7 +91,7 @@ func (r *Request) Header(lower string) (value string, ok bool) {
 
 // hops are the fields of one hop that tell what a client asks for. Rules, routes and logs find them,
 // as in Envoy, where they mean something: a rule that denies them would hold for nothing otherwise.
-const hops IDs = 1<<TE | 1<<Upgrade | 1<<Connection
+const hops IDs = 1<<TE | 1<<Upgrade | 1<<Connection | 1<<Expect
 
 // hop returns one of hops, of which the members tell, unless a filter has set it.
 func (r *Request) hop(id ID) (value string, ok bool) {
@@ -102,6 +102,8 @@ func (r *Request) hop(id ID) (value string, ok bool) {
 		return r.Upgrade, true
 	case id == Connection && r.Upgrade != "":
 		return "upgrade", true
+	case id == Expect && r.ExpectContinue: // where we have told the client to go on it is over
+		return "100-continue", true
 	}
 	return "", false
 }
@@ -304,7 +306,7 @@ func (r *Request) Bytes() int {
 	if r.Authority != "" {
 		n += len(":authority") + len(r.Authority)
 	}
-	if r.AcceptTrailers || r.Upgrade != "" {
+	if r.AcceptTrailers || r.Upgrade != "" || r.ExpectContinue {
 		n += r.hopBytes()
 	}
 	return n
@@ -312,7 +314,7 @@ func (r *Request) Bytes() int {
 
 // hopBytes are those of the hops that are not among the fields.
 func (r *Request) hopBytes() (n int) {
-	for _, name := range [...]string{"te", "upgrade", "connection"} {
+	for _, name := range [...]string{"te", "upgrade", "connection", "expect"} {
 		if id := IDOf(name); !r.Fields.Has(id) {
 			if value, ok := r.hop(id); ok {
 				n += len(name) + len(value)

@@ -12,7 +12,7 @@ import (
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 )
 
-// Table is a Config compiled for matching. It is immutable and may be used by
+// Table is a Config compiled for matching. It is immutable, but for what is shared, and may be used by
 // any number of goroutines; a stream pins what it selected.
 type Table struct {
 	config   *Config
@@ -24,6 +24,7 @@ type Table struct {
 	InternalOnly []string
 	headers      *levelMutations // nil for none, as in host and entry
 	mirrors      []mirror
+	made         shared
 }
 
 // wildcard holds the wildcard domains of one length, without the asterisk.

@@ -61,7 +61,7 @@ const (
 // Filter is the filter of one chain.
 type Filter struct {
 	config                   *settings
-	active                   atomic.Int64 // exchanges with a fault
+	active                   *atomic.Int64 // exchanges with a fault
 	delays, aborts, overflow *telemetry.Counter
 }
 
@@ -77,7 +77,7 @@ func New(c *Config, count filter.Counter) (*Filter, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Filter{config: s, delays: count.Of("delay"), aborts: count.Of("abort"), overflow: count.Of("overflow")}, nil
+	return &Filter{config: s, active: new(atomic.Int64), delays: count.Of("delay"), aborts: count.Of("abort"), overflow: count.Of("overflow")}, nil
 }
 
 func compile(c *Config) (*settings, error) {
@@ -99,6 +99,13 @@ func compile(c *Config) (*settings, error) {
 		}
 	}
 	return s, nil
+}
+
+// Inherit implements filter.Heir: exchanges that an update finds with a fault count for its bound, too.
+func (f *Filter) Inherit(before any) {
+	if b, ok := before.(*Filter); ok {
+		f.active = b.active
+	}
 }
 
 // Override implements filter.Overrider: a route's faults replace the filter's.

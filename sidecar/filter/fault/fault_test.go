@@ -112,6 +112,23 @@ func TestMaxActive(t *testing.T) {
 	}
 }
 
+// TestMaxActiveOfAnUpdate: those that an update finds count for the bound of the filter that it brings.
+func TestMaxActiveOfAnUpdate(t *testing.T) {
+	cfg := &Config{Abort: &Abort{Status: 503, Share: route.All}, MaxActive: ptr(uint32(1))}
+	before, _ := New(cfg, nil)
+	now, _ := New(cfg, nil)
+	first, second := filtertest.New("GET", "/"), filtertest.New("GET", "/")
+	before.Request(&first.Context)
+	now.Inherit(before)
+	if !now.Request(&second.Context).Continues() {
+		t.Error("there are two faults")
+	}
+	before.End(&first.Context)
+	if now.Request(&second.Context).Continues() {
+		t.Error("after the first request the next one has no fault")
+	}
+}
+
 // TestOverflow: who is to have no fault is none too many, and each fault that is not made
 // counts.
 func TestOverflow(t *testing.T) {

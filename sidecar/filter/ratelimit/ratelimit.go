@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"reflect"
 	"strconv"
 	"time"
 
@@ -131,6 +132,25 @@ func (c *Config) Check() error {
 var errPartial = errors.New("a token bucket needs a fill and an interval")
 
 func whole(b *tokenbucket.Spec) bool { return b.PerFill > 0 && b.Interval > 0 }
+
+// Inherit implements filter.Heir: an update fills no bucket that is as it was.
+func (f *Filter) Inherit(before any) {
+	if b, ok := before.(*Filter); ok {
+		f.limit.Inherit(b.limit)
+	}
+}
+
+// Inherit implements filter.Heir for a route's limit.
+func (l *limit) Inherit(before any) {
+	b, ok := before.(*limit)
+	if !ok || l.shared == nil || b.shared == nil {
+		return
+	}
+	if reflect.DeepEqual(l.Bucket, b.Bucket) && reflect.DeepEqual(l.Descriptors, b.Descriptors) &&
+		l.DefaultForUnmatched == b.DefaultForUnmatched && l.MaxDynamic == b.MaxDynamic {
+		l.shared = b.shared
+	}
+}
 
 // Override implements filter.Overrider: a route's limit has a bucket of its own and
 // replaces the filter's.
