@@ -474,7 +474,7 @@ func knownOfTunnels(c *Config, x *Case, d Difference) string {
 		return "an answer that switches to another protocol than was asked for, or to none, is refused (RFC 9110 7.8)"
 	case c.About == "passed" && d.Field == "response.header.connection" && from == "close" && to == absent && strings.HasPrefix(x.Seen[0]["response.start"], "HTTP/1.1 2") && x.Seen[0]["response.start"] != "HTTP/1.1 200",
 		c.About == "passed" && field == "wire" && strings.HasPrefix(x.Seen[0]["response.start"], "HTTP/1.1 2") && x.Seen[0]["response.start"] != "HTTP/1.1 200" &&
-			x.Seen[0]["response.header.connection"] == "close" && x.Seen[1]["response.header.connection"] == "" && moreSent(from, to) == len("connection: close\r\n"):
+			x.Seen[0]["response.header.connection"] == "close" && x.Seen[1]["response.header.connection"] == "" && moreSent(from, to) == len("connection: close\r\n")+longerReason(host):
 		return "any success makes a tunnel of CONNECT (RFC 9110 9.3.6); Envoy knows 200 alone for its connection"
 	case d.Field == "log[1].tls" && x.Seen[0]["log.type"] == "TcpConnectionStart" && strings.Replace(from, "TLSv1.2 ", "TLSv1.3 ", 1) == to,
 		d.Field == "log[1].tls" && x.Seen[0]["log.type"] == "TcpUpstreamConnected" && strings.Replace(from, "TLSv1.2 ", "TLSv1.3 ", 1) == to:
@@ -545,4 +545,17 @@ func moreSent(from, to string) int {
 		return -1
 	}
 	return e[2] - h[2]
+}
+
+// longerReason is by how much Envoy's own reason phrase is longer than that of a host which says a success of
+// CONNECT, which the sidecar passes on.
+func longerReason(host []string) int {
+	for _, word := range host {
+		for said, own := range map[string]string{"204 None": "204 No Content", "299 Yes": "299 Unknown"} {
+			if strings.HasPrefix(word, "say HTTP/1.1 "+said+"\r\n") {
+				return len(own) - len(said)
+			}
+		}
+	}
+	return 0
 }
