@@ -72,8 +72,9 @@ func TestJudgeBodies(t *testing.T) {
 	}{
 		{"0 client2 early", 100, 100, 20000, [2]string{cut, whole}, true},
 		{"0 client2 early", 1 << 20, 65535, 200000, [2]string{cut, whole}, true},
-		{"0 client2 early", 100, 99, 20000, [2]string{cut, whole}, false},    // that was no window
-		{"0 client2 early", 100, 20000, 20000, [2]string{cut, whole}, false}, // nothing was lost
+		{"0 client2 early", 100, 99, 20000, [2]string{cut, whole}, false}, // that was no window
+		{"0 client2 early", 100, 900, 900, [2]string{cut, whole}, true},   // but the end
+		{"0 client2 early", 16384, 20000, 20000, [2]string{cut, whole}, false},
 		{"0 client2 early", 100, 20000, 100, [2]string{cut, whole}, false},
 		{"0 client2 early", 100, 100, 20000, [2]string{whole, whole}, false},
 		{"0 client2 early", 100, 100, 20000, [2]string{cut, cut}, false},
@@ -84,6 +85,7 @@ func TestJudgeBodies(t *testing.T) {
 		x := &Case{Name: k.name, Acts: []string{fmt.Sprint("c window ", k.window), "c POST /plain length=5"}}
 		x.Seen = [2]map[string]string{{"stream[1]": k.ends[0], "response.body": shown(piece(0, k.got))}, {"stream[1]": k.ends[1], "response.body": shown(piece(0, k.of))}}
 		for _, d := range []Difference{
+			{Field: "response.trailer.x-end", Envoy: absent, Hauberk: "2"},
 			{Field: "response.body", Envoy: x.Seen[0]["response.body"], Hauberk: x.Seen[1]["response.body"]},
 			{Field: "stream[1]", Envoy: k.ends[0], Hauberk: k.ends[1]},
 			{Field: "vain", Envoy: fmt.Sprint("c await ", k.got+1), Hauberk: absent},
