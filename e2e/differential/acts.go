@@ -41,7 +41,7 @@ type turn struct {
 	m       *Message // the request, or the final answer
 	got     int      // bytes of its body
 	sum     hash.Hash64
-	first   []byte // of the body
+	first   []byte // of the body: all of what a program says by itself
 	end     string // how the other end ended it, empty while it is open
 
 	steps      chan func()
@@ -68,8 +68,11 @@ func newTurn(a *actor, id uint32) *turn {
 func (t *turn) take(b []byte) {
 	t.got += len(b)
 	_, _ = t.sum.Write(b)
-	t.first = append(t.first, b[:min(len(b), max(0, 64-len(t.first)))]...)
+	t.first = append(t.first, b[:min(len(b), max(0, shownOfBody-len(t.first)))]...)
 }
+
+// shownOfBody is how much of a body is compared to the letter.
+const shownOfBody = 256
 
 // message is what came, with its body in short.
 func (t *turn) message() *Message {

@@ -383,9 +383,6 @@ func (b *bodiesCase) clientGoes() {
 		b.answer("h", m, b.some(m), false)
 	}
 	how := one(b.Rand, "leave", "cut", "half")
-	if how == "half" && b.x.TLS != nil && !b.client2 {
-		how = "leave" // who has said that it sends no more over TLS may still read
-	}
 	if b.client2 && !chance(b.Rand, 3) {
 		how = "reset " + one(b.Rand, resetCodes...)
 	}

@@ -473,7 +473,8 @@ func knownOfTunnels(c *Config, x *Case, d Difference) string {
 	case c.About == "upgrade" && x.Seen[0]["response.start"] == "HTTP/1.1 101" && x.Seen[1]["response.start"] == "HTTP/1.1 502" && strings.Contains(x.Seen[1]["log.flags"]+x.Seen[1]["log[1].flags"], "UPE") && !slices.ContainsFunc(host, agrees):
 		return "an answer that switches to another protocol than was asked for, or to none, is refused (RFC 9110 7.8)"
 	case c.About == "passed" && d.Field == "response.header.connection" && from == "close" && to == absent && strings.HasPrefix(x.Seen[0]["response.start"], "HTTP/1.1 2") && x.Seen[0]["response.start"] != "HTTP/1.1 200",
-		c.About == "passed" && field == "wire" && strings.HasPrefix(x.Seen[0]["response.start"], "HTTP/1.1 2") && x.Seen[0]["response.start"] != "HTTP/1.1 200":
+		c.About == "passed" && field == "wire" && strings.HasPrefix(x.Seen[0]["response.start"], "HTTP/1.1 2") && x.Seen[0]["response.start"] != "HTTP/1.1 200" &&
+			x.Seen[0]["response.header.connection"] == "close" && x.Seen[1]["response.header.connection"] == "" && moreSent(from, to) == len("connection: close\r\n")+longerReason(host):
 		return "any success makes a tunnel of CONNECT (RFC 9110 9.3.6); Envoy knows 200 alone for its connection"
 	case d.Field == "log[1].tls" && x.Seen[0]["log.type"] == "TcpConnectionStart" && strings.Replace(from, "TLSv1.2 ", "TLSv1.3 ", 1) == to,
 		d.Field == "log[1].tls" && x.Seen[0]["log.type"] == "TcpUpstreamConnected" && strings.Replace(from, "TLSv1.2 ", "TLSv1.3 ", 1) == to:
@@ -515,16 +516,46 @@ func connected(c *Config, x *Case) bool {
 // wireOfRefused tells whether two counts of bytes differ in no more than the options of Connection
 // and what was not read.
 func wireOfRefused(x *Case, from, to string) bool {
-	var e, h [4]int
-	for i, text := range []string{from, to} {
-		of := []*[4]int{&e, &h}[i]
-		if n, _ := fmt.Sscan(text, &of[0], &of[1], &of[2], &of[3]); n != 4 {
-			return false
-		}
+	e, h, ok := bothWires(from, to)
+	if !ok {
+		return false
 	}
 	longer := 0
 	if x.Seen[0]["upstream.header.connection"] == "keep-alive, Upgrade" {
 		longer = len("keep-alive, ")
 	}
 	return e[0] == h[0]+longer && h[1] <= e[1] && h[2] == e[2] && h[3] <= e[3]
+}
+
+// bothWires are two counts of bytes: sent to the host and received from it, sent to the client and received.
+func bothWires(from, to string) (e, h [4]int, ok bool) {
+	for i, text := range []string{from, to} {
+		of := []*[4]int{&e, &h}[i]
+		if n, _ := fmt.Sscan(text, &of[0], &of[1], &of[2], &of[3]); n != 4 {
+			return e, h, false
+		}
+	}
+	return e, h, true
+}
+
+// moreSent is how many bytes more Envoy sent to the client, -1 where another count differs too.
+func moreSent(from, to string) int {
+	e, h, ok := bothWires(from, to)
+	if !ok || e[0] != h[0] || e[1] != h[1] || e[3] != h[3] {
+		return -1
+	}
+	return e[2] - h[2]
+}
+
+// longerReason is by how much Envoy's own reason phrase is longer than that of a host which says a success of
+// CONNECT, which the sidecar passes on.
+func longerReason(host []string) int {
+	for _, word := range host {
+		for said, own := range map[string]string{"204 None": "204 No Content", "299 Yes": "299 Unknown"} {
+			if strings.HasPrefix(word, "say HTTP/1.1 "+said+"\r\n") {
+				return len(own) - len(said)
+			}
+		}
+	}
+	return 0
 }

@@ -319,8 +319,7 @@ func (p *peer) connect(port int, sni string) (*link, string) {
 	if sni == "" {
 		return &link{c, bufio.NewReader(c)}, ""
 	}
-	s := tls.Client(c, &tls.Config{ServerName: sni, InsecureSkipVerify: true, MaxVersion: tls.VersionTLS12,
-		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return p.showing[sni], nil }})
+	s := p.shakesHands(c, sni)
 	if err := s.Handshake(); err != nil {
 		_ = c.Close()
 		return nil, "closed" // a TCP proxy without a host does so before, or after it
@@ -420,8 +419,10 @@ func (p *peer) probeOne(port int, sni string, brief bool) map[string]answer {
 type held struct {
 	end   string
 	again answer
-	// secure: of one that is cut, the listener takes no plaintext any more.
-	secure bool
+	// from is the client's address, for the log. refused: of one that is cut, another like it is not
+	// admitted any more.
+	from    string
+	refused bool
 }
 
 // hold begins a long request at each listener, and returns what tells how they ended.
@@ -458,12 +459,12 @@ func (p *peer) hold(g *ground, step string) (finish func() map[string]held) {
 		out := map[string]held{}
 		for name, l := range begun {
 			_ = l.c.SetDeadline(time.Now().Add(5 * time.Second))
-			h := held{end: "whole"}
+			h := held{end: "whole", from: l.c.LocalAddr().String()}
+			path, sni, _ := strings.Cut(name[1:], " ")
 			if _, err := io.ReadAll(l.rest); err != nil {
 				h.end = "cut: " + err.Error()
-				h.secure = !p.takesPlaintext(int(name[0]-'0'), name[1:])
+				h.refused = p.refuses(int(name[0]-'0'), path, sni)
 			} else {
-				path, _, _ := strings.Cut(name[1:], " ")
 				h.again, _ = l.ask("h", path, "k0", "")
 			}
 			out[name] = h
@@ -473,14 +474,26 @@ func (p *peer) hold(g *ground, step string) (finish func() map[string]held) {
 	}
 }
 
-// takesPlaintext tells whether a listener answers a request without TLS.
-func (p *peer) takesPlaintext(port int, path string) bool {
-	l, _ := p.connect(port, "")
-	if l == nil {
+// refuses tells whether a listener admits no connection of a kind: in plaintext where it takes TLS, or with a
+// certificate that it does not take.
+func (p *peer) refuses(port int, path, sni string) bool {
+	c, err := net.DialTimeout("tcp", net.JoinHostPort(p.host, strconv.Itoa(p.ports[port])), 2*time.Second)
+	if err != nil {
 		return false
 	}
-	defer l.c.Close()
-	_ = l.c.SetDeadline(time.Now().Add(2 * time.Second))
+	defer c.Close()
+	_ = c.SetDeadline(time.Now().Add(2 * time.Second))
+	if sni != "" {
+		err := p.shakesHands(c, sni).Handshake()
+		return err != nil && strings.HasPrefix(err.Error(), "remote error: tls: ") && strings.Contains(err.Error(), "certificate")
+	}
+	l := &link{c, bufio.NewReader(c)}
 	a, _ := l.ask("h", path, "k0", "")
-	return a.what != "closed"
+	return a.what == "closed"
+}
+
+// shakesHands is a client's end of TLS.
+func (p *peer) shakesHands(c net.Conn, sni string) *tls.Conn {
+	return tls.Client(c, &tls.Config{ServerName: sni, InsecureSkipVerify: true, MaxVersion: tls.VersionTLS12,
+		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return p.showing[sni], nil }})
 }

@@ -451,6 +451,7 @@ func (w *world) agree(touched map[string]bool) {
 func (w *world) step() []string {
 	w.said, w.hasty = nil, chance(w.r, 3)
 	touched, locked := map[string]bool{}, map[string]bool{}
+	refused := w.faulty(resource.EndpointType) // which Envoy, of a cluster that changes, waits for in vain until they are told again
 	w.heal(false, touched)
 	w.swayed = 0
 	if w.rare(3, 2) {
@@ -466,17 +467,16 @@ func (w *world) step() []string {
 		}
 		w.change(url, touched, locked)
 	}
-	faulty := false
-	for _, url := range []string{resource.EndpointType, resource.RouteType} {
-		for _, t := range w.now[url] {
-			faulty = faulty || t.fault != ""
-		}
-	}
+	faulty := w.faulty(resource.EndpointType) || w.faulty(resource.RouteType)
 	w.hasty = w.hasty && !faulty // who asks late has never seen what was before
 	order := slices.Clone(urls)
 	// A cluster that changes after its endpoints were refused has the last good ones here, and none in Envoy.
 	if chance(w.r, 3) && !faulty {
 		w.r.Shuffle(len(order), func(i, j int) { order[i], order[j] = order[j], order[i] })
+	}
+	if refused {
+		order = slices.DeleteFunc(order, func(url string) bool { return url == resource.EndpointType })
+		order = slices.Insert(order, 0, resource.EndpointType)
 	}
 	if touched[resource.SecretType] {
 		at := 0 // it counts whether a file is there
@@ -486,6 +486,16 @@ func (w *world) step() []string {
 		order = slices.Insert(order, at, resource.SecretType)
 	}
 	return slices.DeleteFunc(order, func(url string) bool { return !touched[url] })
+}
+
+// faulty tells whether anything of a type is.
+func (w *world) faulty(url string) bool {
+	for _, t := range w.now[url] {
+		if t.fault != "" {
+			return true
+		}
+	}
+	return false
 }
 
 func (w *world) make(url, name string) thing {

@@ -434,6 +434,7 @@ func (a *attempt) send() outcome {
 		a.tryBy = a.sentAt + int64(t)
 		hard = min(hard, a.tryBy)
 	}
+	x.noteWhole()
 	x.dog.await(a.sentAt, hard, idle, true)
 	if x.aside != nil && x.ctx.Err() != nil {
 		x.dog.bound(1) // it was interrupted before it was armed

@@ -13,6 +13,7 @@ import (
 // Wait implements filter.Exchange. It is for faults, so it may cost a timer.
 func (x *exchange) Wait(d time.Duration) bool {
 	x.dog.calm()
+	x.noteWhole()
 	began := monotonic()
 	t := time.NewTimer(0)
 	defer t.Stop()

@@ -77,6 +77,7 @@ func (x *exchange) forwardHedged() (redirected bool) {
 	h.turn.Stop() // nobody waits for a turn yet
 	defer h.end()
 	x.dog.calm()
+	x.noteWhole()
 	o := h.run()
 	h.cancel() // the others hold connections, and what is relayed now may have no end
 	x.endRetry(o == responded && x.resp.Status < 500)

@@ -330,6 +330,9 @@ func (c *http1Conn) DropBuffer() {
 func (c *http1Conn) handle(framing http1.Framing) bool {
 	x := c.x
 	x.h1.start(framing, x.req)
+	if c.d.Info.TLS {
+		c.dog.noteWhole(framing == http1.NoBody)
+	}
 	x.closeAfter = x.req.Close
 	c.answer()
 	if !x.complete && !x.closeAfter {
@@ -344,6 +347,7 @@ func (c *http1Conn) handle(framing http1.Framing) bool {
 // unread tells whether the client has sent more: it did not know that this was the last answer.
 func (c *http1Conn) unread() bool {
 	p, ok := c.d.Stream.(stream.Prober)
+	c.dog.calm() // it may be looking too
 	return ok && !p.Quiet()
 }
 
@@ -433,8 +437,12 @@ var past = time.Unix(1, 0)
 func (c *http1Conn) interrupt() { _ = c.d.Stream.SetDeadline(past) }
 func (c *http1Conn) resume()    { _ = c.d.Stream.SetDeadline(time.Time{}) }
 
-// gone implements asker.
+// gone implements asker. Who says over TLS that nothing more follows has left, as one whose FIN is here: where
+// somebody reads, that is found by reading.
 func (c *http1Conn) gone() bool {
+	if e, ok := c.d.Stream.(stream.Ender); ok && c.dog.whole() {
+		return e.Ended()
+	}
 	prober, ok := c.d.Stream.(stream.Prober)
 	return ok && prober.Gone()
 }

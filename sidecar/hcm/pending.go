@@ -31,6 +31,7 @@ func (x *exchange) pend(until int64) (ctx context.Context, done func()) {
 	ctx, cancel := context.WithCancel(x.ctx)
 	up := upstream(&pending{cancel: cancel})
 	x.dog.hold(&up)
+	x.noteWhole()
 	x.dog.await(monotonic(), until, x.idleTimeout(), true)
 	return ctx, func() {
 		x.dog.hold(nil)
@@ -47,4 +48,11 @@ func (x *exchange) interrupted() outcome {
 		return x.overdue()
 	}
 	return clientGone
+}
+
+// noteWhole has the watchdog know that nobody reads from the client any more, where that is so. No pump runs.
+func (x *exchange) noteWhole() {
+	if x.complete {
+		x.dog.noteWhole(true)
+	}
 }

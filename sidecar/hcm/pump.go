@@ -204,6 +204,7 @@ func (p *pump) work() {
 		x.remember(p, data)
 		if last {
 			x.complete = true
+			x.dog.noteWhole(true)
 			p.readAt = p.now(x)
 			p.trailers = requestTrailers(x)
 			p.last.Store(true)

@@ -19,7 +19,7 @@ type side interface {
 type asker interface {
 	side
 	// gone tells whether the client has left. It may be called while another
-	// goroutine reads.
+	// goroutine reads, as far as the watchdog was told of that.
 	gone() bool
 	// polled tells that gone has to be asked: nobody reports it.
 	polled() bool
@@ -42,7 +42,7 @@ type watchdog struct {
 	progress  atomic.Int64
 	drainBy   atomic.Int64 // when waiting for a request ends because of a drain, 0 without one
 	parkBy    int64        // when that gives up its goroutine, 0 for never
-	cause     atomic.Uint32
+	cause     finding
 	waiting   bool  // for a request
 	over      bool  // or for the end of the connection
 	watch     bool  // look whether the client has gone
@@ -65,6 +65,34 @@ const (
 	causePark
 	causeSlow
 )
+
+// finding is why a watchdog interrupted its owner, and in the same word whether all of the request was
+// read: then nobody reads from the client, until the watchdog is told that there is more.
+type finding struct{ word atomic.Uint32 }
+
+const requestWhole = 1 << 8
+
+// Load tells the cause.
+func (f *finding) Load() uint32 { return f.word.Load() &^ requestWhole }
+
+// Store sets the cause.
+func (f *finding) Store(cause uint32) {
+	f.word.And(requestWhole)
+	f.word.Or(cause)
+}
+
+// noteWhole notes whether all of the request was read. Whoever reads it may call this.
+func (w *watchdog) noteWhole(whole bool) {
+	switch noted := w.whole(); { // to store it costs more
+	case whole && !noted:
+		w.cause.word.Or(requestWhole)
+	case noted && !whole:
+		w.cause.word.And(^uint32(requestWhole))
+	}
+}
+
+// whole tells whether nobody reads from the client, as far as is known.
+func (w *watchdog) whole() bool { return w.cause.word.Load()&requestWhole != 0 }
 
 // parkAfter is how long a connection waits for a request before it gives up its
 // goroutine, and with it the stack of the last one.

@@ -118,3 +118,14 @@ func releaseBuffers(c *tls.Conn) {
 		*hand = bytes.Buffer{}
 	}
 }
+
+// heldBack is what a connection has received of the records behind the one that was read last; known
+// says that all of that one was read. No read may be under way.
+func heldBack(c *tls.Conn) (ahead []byte, known bool) {
+	if !tlsBuffers.ok {
+		return nil, false
+	}
+	base := unsafe.Pointer(c)
+	known = (*bytes.Reader)(unsafe.Add(base, tlsBuffers.input)).Len() == 0 && (*bytes.Buffer)(unsafe.Add(base, tlsBuffers.hand)).Len() == 0
+	return (*bytes.Buffer)(unsafe.Add(base, tlsBuffers.raw)).Bytes(), known
+}

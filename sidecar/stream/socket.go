@@ -5,13 +5,10 @@ import (
 	"io"
 	"net"
 	"os"
-	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
 	"unsafe"
-
-	"golang.org/x/sys/unix"
 )
 
 // Buffers lends memory to a read at the moment there is something to read, so
@@ -358,36 +355,6 @@ func (s *Socket) socket() syscall.RawConn { return s.raw }
 
 // Gone implements Prober. It may run beside a read, so it has no part in r.
 func (s *Socket) Gone() bool { return gone(s.raw) }
-
-// gone asks for a FIN, a reset or an error, which bytes that wait in front of it
-// do not hide.
-func gone(raw syscall.RawConn) bool {
-	e := endLooks.Get().(*endLook)
-	defer endLooks.Put(e)
-	e.ended = true
-	err := raw.Control(e.once)
-	return e.ended || err != nil
-}
-
-// endLook is the state of one look for an end. It is pooled: many connections that wait
-// for a slow answer are looked at again and again.
-type endLook struct {
-	once  func(fd uintptr)
-	fds   [1]unix.PollFd
-	ended bool
-}
-
-var endLooks = sync.Pool{New: func() any {
-	e := &endLook{}
-	e.once = e.poll
-	return e
-}}
-
-func (e *endLook) poll(fd uintptr) {
-	e.fds[0] = unix.PollFd{Fd: int32(fd), Events: unix.POLLRDHUP}
-	n, err := unix.Poll(e.fds[:], 0)
-	e.ended = err != nil && err != unix.EINTR || n > 0 && e.fds[0].Revents != 0
-}
 
 // recv and send do not announce themselves to the scheduler: the sockets are
 // non-blocking, so the calls return at once. Announced, the first call after the

@@ -33,6 +33,8 @@ type TLS struct {
 	one  [1]byte
 	have bool
 	full bool
+	// over: the end was read, perhaps with the last bytes.
+	over bool
 	// keep: Info is to have the peer's certificates.
 	keep bool
 	// foreign: Info is to have the peer's names.
@@ -215,6 +217,7 @@ func (t *TLS) Read(p []byte) (int, error) {
 	}
 	n, err := t.records.Read(p)
 	t.full = n == len(p)
+	t.over = err == io.EOF
 	return n, err
 }
 
@@ -262,6 +265,7 @@ func (t *TLS) readNow(p []byte) (int, error) {
 	n, err := t.records.Read(p)
 	t.raw.nowait = false
 	t.full = n == len(p)
+	t.over = err == io.EOF
 	return n, err
 }
 
