@@ -475,11 +475,12 @@ func (p *peer) hold(g *ground, step string) (finish func() map[string]held) {
 }
 
 // refuses tells whether a listener admits no connection of a kind: in plaintext where it takes TLS, or with a
-// certificate that it does not take.
+// certificate that it does not take. One that is at another address now cannot be asked: what the log
+// says of it has to do.
 func (p *peer) refuses(port int, path, sni string) bool {
 	c, err := net.DialTimeout("tcp", net.JoinHostPort(p.host, strconv.Itoa(p.ports[port])), 2*time.Second)
 	if err != nil {
-		return false
+		return true
 	}
 	defer c.Close()
 	_ = c.SetDeadline(time.Now().Add(2 * time.Second))
