@@ -423,6 +423,7 @@ type held struct {
 	// admitted any more.
 	from    string
 	refused bool
+	of      string // its cluster
 }
 
 // hold begins a long request at each listener, and returns what tells how they ended.
@@ -430,6 +431,7 @@ func (p *peer) hold(g *ground, step string) (finish func() map[string]held) {
 	type one struct {
 		*link
 		rest io.Reader
+		of   string
 	}
 	begun := map[string]one{}
 	gate := make(chan struct{})
@@ -451,7 +453,7 @@ func (p *peer) hold(g *ground, step string) (finish func() map[string]held) {
 				_ = l.c.Close()
 				continue
 			}
-			begun[fmt.Sprint(port, path, " ", sni)] = one{l, r.Body}
+			begun[fmt.Sprint(port, path, " ", sni)] = one{l, r.Body, r.Header.Get("X-Of")}
 		}
 	}
 	return func() map[string]held {
@@ -459,7 +461,7 @@ func (p *peer) hold(g *ground, step string) (finish func() map[string]held) {
 		out := map[string]held{}
 		for name, l := range begun {
 			_ = l.c.SetDeadline(time.Now().Add(5 * time.Second))
-			h := held{end: "whole", from: l.c.LocalAddr().String()}
+			h := held{end: "whole", from: l.c.LocalAddr().String(), of: l.of}
 			path, sni, _ := strings.Cut(name[1:], " ")
 			if _, err := io.ReadAll(l.rest); err != nil {
 				h.end = "cut: " + err.Error()
@@ -475,11 +477,12 @@ func (p *peer) hold(g *ground, step string) (finish func() map[string]held) {
 }
 
 // refuses tells whether a listener admits no connection of a kind: in plaintext where it takes TLS, or with a
-// certificate that it does not take.
+// certificate that it does not take. One that is at another address now cannot be asked: what the log
+// says of it has to do.
 func (p *peer) refuses(port int, path, sni string) bool {
 	c, err := net.DialTimeout("tcp", net.JoinHostPort(p.host, strconv.Itoa(p.ports[port])), 2*time.Second)
 	if err != nil {
-		return false
+		return true
 	}
 	defer c.Close()
 	_ = c.SetDeadline(time.Now().Add(2 * time.Second))
