@@ -31,10 +31,14 @@ type HTTP struct {
 	// connection.
 	MaxStreamDuration time.Duration `json:",omitzero"`
 	HTTP1             HTTP1         `json:",omitzero"`
-	// Retry and Hash, where they are set, stand in for those of every route that leads here; an
-	// attempt's times are the route's all the same.
-	Retry *route.RetryPolicy `json:",omitempty"`
-	Hash  []route.HashPolicy `json:",omitempty"`
+	// Retry, Hash and Mirrors, where they are set, stand in for those of every route that leads here;
+	// an attempt's times are the route's all the same.
+	Retry   *route.RetryPolicy `json:",omitempty"`
+	Hash    []route.HashPolicy `json:",omitempty"`
+	Mirrors *route.Mirrors     `json:",omitempty"`
+	// Errors says which answers passive health checking takes for errors; nil is those of 500 and
+	// above.
+	Errors *route.AnswerMatch `json:",omitempty"`
 	// HTTP2 are the codec's terms; nil is http2.Default. The limits above apply to
 	// it too.
 	HTTP2 *http2.Config

@@ -298,6 +298,46 @@ func TestPoliciesInPlaceOfRoutes(t *testing.T) {
 	}
 }
 
+// TestCopiesAndErrorsOfACluster: what a cluster has copies made for, and which answers it takes for
+// errors.
+func TestCopiesAndErrorsOfACluster(t *testing.T) {
+	const matcher = "    outlier_detection: {error_matcher: "
+	got, err := clusterOf(t, oneEndpoint+httpOptions+"    explicit_http_config: {http_protocol_options: {}}\n"+
+		"    request_mirror_policies: [{cluster: a, runtime_fraction: {default_value: {numerator: 50}}}, {cluster_header: X-C}]\n"+
+		matcher+`{or_match: {rules: [{not_match: {http_response_headers_match: {headers: [{name: X-A}]}}}, {and_match: {rules: [{http_response_headers_match: {headers: [{name: b}]}}, {http_response_headers_match: {headers: [{name: c}]}}]}}]}}}`+"\n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if m := got.HTTP.Mirrors; m == nil || len(m.Policies) != 2 || m.Policies[0].Share != route.All/2 || m.Policies[1].ClusterHeader != "x-c" {
+		t.Errorf("%+v", m)
+	}
+	if names := got.HTTP.Copies(); len(names) != 1 || names[0] != "a" {
+		t.Errorf("copies go to %q", names)
+	}
+	yes := true
+	header := func(name string) route.AnswerMatch {
+		return route.AnswerMatch{Headers: []route.HeaderMatch{{Name: name, Present: &yes}}}
+	}
+	not := header("x-a")
+	want := &route.AnswerMatch{Any: []route.AnswerMatch{{Not: &not}, {All: []route.AnswerMatch{header("b"), header("c")}}}}
+	if diff := cmp.Diff(want, got.HTTP.Errors); diff != "" {
+		t.Error(diff)
+	}
+	for fields, refused := range map[string]string{
+		"    request_mirror_policies: [{runtime_fraction: {default_value: {numerator: 50}}}]\n": ".request_mirror_policies[0]: exactly one of cluster and cluster_header",
+		matcher + "{any_match: true}}\n":                                                                               ".error_matcher.any_match: unsupported",
+		matcher + "{http_request_headers_match: {headers: [{name: a}]}}}\n":                                            ".error_matcher.http_request_headers_match: unsupported",
+		matcher + "{http_response_headers_match: {}}}\n":                                                               ".http_response_headers_match.headers: is missing",
+		matcher + "{or_match: {rules: [{http_response_headers_match: {headers: [{name: a}]}}]}}}\n":                    "or_match",
+		matcher + "{not_match: {http_response_headers_match: {headers: [{name: a, range_match: {}}, {name: ''}]}}}}\n": "headers[1].name",
+	} {
+		_, err := clusterOf(t, oneEndpoint+httpOptions+"    explicit_http_config: {http_protocol_options: {}}\n"+fields)
+		if err == nil || !strings.Contains(err.Error(), refused) {
+			t.Errorf("%s: %v", fields, err)
+		}
+	}
+}
+
 func TestOutlierFields(t *testing.T) {
 	got, err := clusterOf(t, oneEndpoint+`outlier_detection:
   consecutive_gateway_failure: 7
