@@ -49,6 +49,18 @@ func (h *HTTP) ResponseLimits() http1.Limits {
 	return http1.Limits{Fields: h.MaxResponseHeaders, HeadBytes: h.MaxResponseHeaderKB << 10}.WithDefaults()
 }
 
+// Copies are the clusters that requests which go to this one are mirrored to.
+func (h *HTTP) Copies() (names []string) {
+	if h.Mirrors != nil {
+		for i := range h.Mirrors.Policies {
+			if n := h.Mirrors.Policies[i].Cluster; n != "" {
+				names = append(names, n)
+			}
+		}
+	}
+	return names
+}
+
 // HTTP1 is how HTTP/1 is written, Envoy's Http1ProtocolOptions.
 type HTTP1 struct {
 	// EnableTrailers passes trailers on both ways; otherwise they are dropped.

@@ -17,7 +17,7 @@ func (x *exchange) relay() {
 	if p := x.dog.pace; p != nil {
 		p.state.Store(paceOver)
 	}
-	if x.req.Body != nil && (x.pump != nil || cap(x.store) > keepBuffer) && (x.mirrored || !x.sel.Mirrored()) {
+	if x.req.Body != nil && (x.pump != nil || cap(x.store) > keepBuffer) && (x.mirrored || !x.isMirrored()) {
 		x.forgetKept() // this was the last attempt, and no copy is made of it
 	}
 	if x.tunnel && x.looksSwitched() {
