@@ -55,7 +55,7 @@ func (x *exchange) sendMirrors() {
 		y.cluster, y.pick = c, x.pick
 		y.pick.OmitCanary, y.pick.OmitMetadata, y.pick.Reselections = false, nil, 0
 		y.pick.Tried, y.pick.OtherPriorities = nil, 0
-		y.pick.Avoid, y.pick.HasHash, y.pick.Metadata, y.pick.Request = nil, false, nil, y.req
+		y.pick.Avoid, y.pick.HasHash, y.pick.Client, y.pick.Metadata, y.pick.Request = nil, false, &y.asker, nil, y.req
 		y.pick.Destination = x.destination(c.Config())
 		y.span.Sampled = y.span.Sampled && !m.Unsampled()
 		y.shadow, y.sel.Retry, y.timeouts = true, nil, route.Timeouts{Total: x.timeouts.Total}

@@ -262,6 +262,12 @@ func (x *exchange) place(fw *route.Forward) {
 	if len(c.HTTP.Hash) > 0 {
 		by = c.HTTP.Hash
 	}
+	switch {
+	case c.OwnHash():
+		by = c.Hash.Policies
+	case c.Type == cluster.Aggregate: // those within may have some
+		x.placed, x.pick.Client = true, &x.asker
+	}
 	if len(by) > 0 && (c.LB == cluster.RingHash || c.LB == cluster.Maglev || c.Type == cluster.Aggregate) {
 		x.placed = true
 		x.asker.Remote, x.asker.Local = route.AddrPort(x.d.Info.Remote), route.AddrPort(x.d.Info.Local)
