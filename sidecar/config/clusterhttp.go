@@ -185,7 +185,10 @@ func upstreamProtocol(u *upstreamHTTP, out *cluster.Config) error {
 			return err
 		}
 	}
-	return commonHTTP(u.common, out, u.commonPath)
+	if err := commonHTTP(u.common, out, u.commonPath); err != nil || out.HTTP.HTTP2 == nil {
+		return err
+	}
+	return fieldsFit(out.HTTP.HTTP2, out.HTTP.MaxResponseHeaderKB, u.paths[1], "max_response_headers_kb")
 }
 
 func (d *decoder) upstreamHTTP1(m *corev3.Http1ProtocolOptions, path string) (out cluster.HTTP1, err error) {

@@ -210,12 +210,12 @@ func init() {
 				"allow_connect max_outbound_frames max_outbound_control_frames " +
 				"max_consecutive_inbound_frames_with_empty_payload max_inbound_priority_frames_per_stream " +
 				"max_inbound_window_update_frames_per_data_frame_sent stream_error_on_invalid_http_messaging " +
-				"override_stream_error_on_invalid_http_message custom_settings_parameters connection_keepalive",
+				"override_stream_error_on_invalid_http_message custom_settings_parameters connection_keepalive " +
+				"enable_huffman_encoding disallow_obs_text max_header_field_size_kb stream_reset_burst stream_reset_rate",
 			instead: map[string]string{
-				"allow_metadata":           "METADATA frames are Envoy's own and are not implemented",
-				"max_metadata_size":        "METADATA frames are Envoy's own and are not implemented",
-				"max_header_field_size_kb": "use max_request_headers_kb",
-				"use_oghttp2_codec":        "there is one codec",
+				"allow_metadata":    "METADATA frames are Envoy's own and are not implemented",
+				"max_metadata_size": "METADATA frames are Envoy's own and are not implemented",
+				"use_oghttp2_codec": "there is one codec",
 			},
 		},
 		"envoy.config.core.v3.Http2ProtocolOptions.SettingsParameter": {use: "identifier value"},

@@ -1,8 +1,10 @@
 package config
 
 import (
+	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -11,6 +13,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/hcm"
+	"github.com/hauberk-mesh/hauberk/sidecar/http2"
 )
 
 // Each case changes one place of manager.yaml.
