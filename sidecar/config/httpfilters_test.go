@@ -34,7 +34,7 @@ func TestFiltersRefuse(t *testing.T) {
 	const vh = "route_config.virtual_hosts[0]"
 	for _, c := range []struct{ name, old, new, want string }{
 		{"downstream nodes", "upstream_cluster: app", "downstream_nodes: [a]", filters + "[3].typed_config.downstream_nodes: unsupported"},
-		{"response rate", "upstream_cluster: app", "response_rate_limit: {fixed_limit: {limit_kbps: 1}}", filters + "[3].typed_config.response_rate_limit: unsupported; remove the field: bandwidth is not limited"},
+		{"response rate", "limit_kbps: 5", "limit_kbps: 0", filters + "[3].typed_config.response_rate_limit.fixed_limit.limit_kbps: value must be greater than or equal to 1"},
 		{"grpc status", "grpc_status: 14", "grpc_status: 17", filters + "[3].typed_config.abort.grpc_status: 17 is no status of gRPC"},
 		{"descriptor without a bucket", ", token_bucket: {max_tokens: 3, fill_interval: 60s}}", "}", "typed_config.descriptors[0].token_bucket: value is required"},
 		{"quick descriptor", "fill_interval: 0.05s}", "fill_interval: 0.04s}", filters + "[4].typed_config.descriptors[2].token_bucket.fill_interval: is 40ms; 50ms is the least"},

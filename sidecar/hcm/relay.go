@@ -48,7 +48,7 @@ func (x *exchange) relay() {
 	}
 	body := x.resp.Body
 	x.observed.mark(telemetry.ResponseBegan)
-	if x.holding {
+	if x.holding && (x.held.whole || x.held.rate == 0) {
 		x.relayHeld()
 		return
 	}
@@ -62,6 +62,10 @@ func (x *exchange) relay() {
 	}
 	if body == nil {
 		x.relayed(true)
+		return
+	}
+	if x.holding {
+		x.relaySlowed(body)
 		return
 	}
 	x.relayBody(body)
