@@ -273,7 +273,7 @@ func TestHealthCheckFields(t *testing.T) {
 	if diff := cmp.Diff(want, got.HealthCheck); diff != "" {
 		t.Error(diff)
 	}
-	got, err = clusterOf(t, oneEndpoint+aCheck+"  tcp_health_check: {send: {text: \"00ff\"}, receive: [{text: \"01\"}]}\n")
+	got, err = clusterOf(t, oneEndpoint+aCheck+"  tcp_health_check: {send: {text: \"00ff\"}, receive: [{text: \"01\"}], proxy_protocol_config: {version: V2}}\n")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -285,7 +285,7 @@ func TestHealthCheckFields(t *testing.T) {
 	if diff := cmp.Diff(wantGRPC, grpc.HealthCheck.GRPC); diff != "" {
 		t.Error(diff)
 	}
-	if diff := cmp.Diff(&cluster.TCPCheck{Send: []byte{0, 255}, Receive: [][]byte{{1}}}, got.HealthCheck.TCP); diff != "" {
+	if diff := cmp.Diff(&cluster.TCPCheck{Send: []byte{0, 255}, Receive: [][]byte{{1}}, Announce: 2}, got.HealthCheck.TCP); diff != "" {
 		t.Error(diff)
 	}
 }
@@ -477,6 +477,8 @@ func TestClusterRefused(t *testing.T) {
 		"times of nobody":           {"type: STRICT_DNS\n" + cares("query_timeout_seconds: 2") + namedEndpoint, "typed_dns_resolver_config.typed_config.query_timeout_seconds: needs resolvers"},
 		"too many retries":          {"type: STRICT_DNS\ntyped_dns_resolver_config: {name: r, typed_config: {\"@type\": type.googleapis.com/envoy.extensions.network.dns_resolver.getaddrinfo.v3.GetAddrInfoDnsResolverConfig, num_retries: 16}}\n" + namedEndpoint, "typed_dns_resolver_config.typed_config.num_retries: is not from 0 to 15"},
 		"no try":                    {"type: STRICT_DNS\n" + cares("query_tries: 0") + namedEndpoint, "query_tries: value must be greater than or equal to 1"},
+		"check by ALPN":             {oneEndpoint + aCheck + "  http_health_check: {path: /, use_alpn_protocol: true}\n", "http_health_check.use_alpn_protocol: needs a transport_socket with TLS"},
+		"extensions of a check":     {oneEndpoint + aCheck + "  tcp_health_check: {proxy_protocol_config: {version: V2, pass_through_tlvs: {}}}\n", "tcp_health_check.proxy_protocol_config.pass_through_tlvs: is for clients"},
 		"event service":             {oneEndpoint + aCheck + "  event_service: {}\n  tcp_health_check: {}\n", "event_service: unsupported"},
 		"event sink":                {oneEndpoint + aCheck + "  event_logger: [{name: x, typed_config: {\"@type\": type.googleapis.com/envoy.extensions.network.dns_resolver.getaddrinfo.v3.GetAddrInfoDnsResolverConfig}}]\n  tcp_health_check: {}\n", "event_logger[0]: is no HealthCheckEventFileSink"},
 		"event file":                {oneEndpoint + aCheck + "  event_logger: [{name: x, typed_config: {\"@type\": type.googleapis.com/envoy.extensions.health_check.event_sinks.file.v3.HealthCheckEventFileSink}}]\n  tcp_health_check: {}\n", "event_log_path"},

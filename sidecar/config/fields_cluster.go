@@ -158,9 +158,11 @@ func declareHealthChecks() {
 		"envoy.extensions.health_check.event_sinks.file.v3.HealthCheckEventFileSink": {use: "event_log_path"},
 		"envoy.config.core.v3.HealthCheck.HttpHealthCheck": {
 			use: "host path send receive response_buffer_size request_headers_to_add request_headers_to_remove " +
-				"expected_statuses retriable_statuses codec_client_type service_name_matcher method",
+				"expected_statuses retriable_statuses codec_client_type service_name_matcher method use_alpn_protocol",
 		},
-		"envoy.config.core.v3.HealthCheck.TcpHealthCheck":  {use: "send receive"},
+		"envoy.config.core.v3.HealthCheck.TcpHealthCheck": {
+			use: "send receive proxy_protocol_config", but: map[string]string{"proxy_protocol_config": "its version alone: a check is nobody's"},
+		},
 		"envoy.config.core.v3.HealthCheck.GrpcHealthCheck": {use: "service_name authority initial_metadata"},
 		"envoy.config.core.v3.HealthCheck.Payload":         {use: "text binary"},
 		"envoy.config.core.v3.HealthCheck.TlsOptions":      {use: "alpn_protocols"},
