@@ -63,10 +63,8 @@ func init() {
 		"envoy.extensions.filters.http.header_mutation.v3.HeaderMutation":         {use: "mutations most_specific_header_mutations_wins"},
 		"envoy.extensions.filters.http.header_mutation.v3.HeaderMutationPerRoute": {use: "mutations"},
 		"envoy.extensions.filters.http.header_mutation.v3.Mutations": {
-			use: "request_mutations query_parameter_mutations response_mutations request_trailers_mutations response_trailers_mutations",
-			instead: map[string]string{
-				"formatters": "the access log's operators are the only ones",
-			},
+			use: "request_mutations query_parameter_mutations response_mutations request_trailers_mutations response_trailers_mutations formatters",
+			but: map[string]string{"formatters": formattersKnown},
 		},
 		"envoy.config.core.v3.KeyValueMutation": {use: "append remove"},
 		"envoy.config.core.v3.KeyValueAppend":   {use: "record action"},

@@ -16,6 +16,8 @@ import (
 	netrbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/rbac/v3"
 	sniclusterv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/sni_cluster/v3"
 	tcpproxyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
+	metadataformatterv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/formatter/metadata/v3"
+	withoutqueryv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/formatter/req_without_query/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 )
 
@@ -24,6 +26,8 @@ const (
 	bufferReason = "buffers have a fixed bound and apply back-pressure"
 	metaReason   = "no filter or log asks for it"
 	ticketReason = "sessions are never resumed"
+
+	formattersKnown = "req_without_query and metadata alone, whose operators are there without them too"
 
 	notInEnvoy = "Envoy does not implement it either"
 
@@ -287,9 +291,9 @@ func init() {
 		"envoy.extensions.access_loggers.stream.v3.StderrAccessLog": {use: "log_format"},
 		"envoy.extensions.access_loggers.open_telemetry.v3.OpenTelemetryAccessLogConfig": {
 			use: "common_config http_service grpc_service disable_builtin_labels resource_attributes body attributes stat_prefix log_name " +
-				"buffer_flush_interval buffer_size_bytes custom_tags",
+				"buffer_flush_interval buffer_size_bytes custom_tags formatters",
+			but: map[string]string{"formatters": formattersKnown},
 			instead: map[string]string{
-				"formatters":                  "Envoy's own operators are all there is; REQ_WITHOUT_QUERY is one of them",
 				"filter_state_objects_to_log": "nothing has filter state; use attributes",
 				"resource_detectors":          "use resource_attributes",
 			},
@@ -308,16 +312,16 @@ func init() {
 		"opentelemetry.proto.common.v1.AnyValue": {
 			use: "string_value bool_value int_value double_value array_value kvlist_value bytes_value",
 		},
+		"envoy.extensions.formatter.req_without_query.v3.ReqWithoutQuery": {},
+		"envoy.extensions.formatter.metadata.v3.Metadata":                 {},
 		"envoy.config.core.v3.SubstitutionFormatString": {
-			use: "text_format text_format_source json_format content_type omit_empty_values",
+			use: "text_format text_format_source json_format content_type omit_empty_values formatters",
 			but: map[string]string{
+				"formatters":         formattersKnown,
 				"text_format_source": "a filename in what a bootstrap says alone",
 				"content_type":       "of local replies; that of an access log changes nothing, as in Envoy",
 			},
 			ignore: map[string]string{"json_format_options": "the members of an object are always sorted"},
-			instead: map[string]string{
-				"formatters": "Envoy's own operators are all there is; REQ_WITHOUT_QUERY is one of them",
-			},
 		},
 	})
 
@@ -331,6 +335,7 @@ func init() {
 	extend("envoy.config.accesslog.v3.AccessLog.typed_config", "access log",
 		&accesslogfilev3.FileAccessLog{}, &accesslogstreamv3.StdoutAccessLog{}, &accesslogstreamv3.StderrAccessLog{},
 		&otelv3.OpenTelemetryAccessLogConfig{})
+	extend("envoy.config.core.v3.TypedExtensionConfig.typed_config", "extension", &withoutqueryv3.ReqWithoutQuery{}, &metadataformatterv3.Metadata{})
 }
 
 // nameOnly is for extensions: the type of the configuration decides, as in Envoy.
