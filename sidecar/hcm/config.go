@@ -108,6 +108,9 @@ type Trust struct {
 	Internal            []netip.Prefix
 	InternalUnixSockets bool
 	AppendForwardedPort bool
+	// HTTPSPorts and HTTPPorts are those that say, in a header of the PROXY protocol, what its
+	// client's connection was: it stands in for what the connection is.
+	HTTPSPorts, HTTPPorts []uint16 `json:",omitempty"`
 	// MapIPv4 writes IPv4 addresses as IPv6 ones (RFC 4291 2.5.5.2).
 	MapIPv4 bool
 	// Via is appended to Via of requests and responses, empty for none.
