@@ -41,6 +41,8 @@ func TestFiltersRefuse(t *testing.T) {
 		{"descriptor twice", `[{key: a, value: "2"}]`, `[{key: a, value: "1"}, {key: b}]`, filters + `[4].typed_config.descriptors: descriptor a="1", b="" is there twice`},
 		{"more dynamic descriptors than memory", "max_dynamic_descriptors: 100", "max_dynamic_descriptors: 1048577", filters + "[4].typed_config.max_dynamic_descriptors: is 1048577; 1048576 is the most"},
 		{"stage in the filter", "rate_limits:\n              - {", "rate_limits:\n              - {stage: 1, ", filters + "[4].typed_config.rate_limits[0].stage: is for the rate limits of routes"},
+		{"hits by format", "hits_addend: {number: 2}", "hits_addend: {format: '%REQ(x)%'}", filters + "[4].typed_config.rate_limits[0].hits_addend.format: unsupported"},
+		{"no hits", "hits_addend: {number: 2}", "hits_addend: {}", filters + "[4].typed_config.rate_limits[0].hits_addend.number: is missing or 0"},
 		{"limits of the whole cluster", "stage: 2", "local_cluster_rate_limit: {}", filters + "[4].typed_config.local_cluster_rate_limit: unsupported"},
 		{"quick fill", "fill_interval: 1s", "fill_interval: 0.01s", filters + "[4].typed_config.token_bucket.fill_interval: is 10ms; 50ms is the least"},
 		{"no bucket for a route", ", token_bucket: {max_tokens: 1, fill_interval: 60s}}", "}", vh + `.routes[0].typed_per_filter_config["limit"].token_bucket: is missing`},
