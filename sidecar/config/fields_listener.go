@@ -243,7 +243,7 @@ func init() {
 			},
 		},
 		"envoy.extensions.filters.http.router.v3.Router": {
-			use: "suppress_envoy_headers respect_expected_rq_timeout start_child_span",
+			use: "suppress_envoy_headers respect_expected_rq_timeout start_child_span reject_connect_request_early_data",
 			ignore: map[string]string{
 				"dynamic_stats": statsReason,
 				"suppress_grpc_request_failure_code_stats": "requests are counted by their code, whatever they are",

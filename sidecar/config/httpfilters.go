@@ -44,6 +44,7 @@ func (d *decoder) hcmFilters(m *hcmv3.HttpConnectionManager, out *hcm.Config, pa
 		return err
 	}
 	out.SuppressEnvoyHeaders, out.RespectExpectedTimeout = router.GetSuppressEnvoyHeaders(), router.GetRespectExpectedRqTimeout()
+	out.RejectEarlyConnect = router.GetRejectConnectRequestEarlyData().GetValue()
 	return nil
 }
 

@@ -26,7 +26,9 @@ type Config struct {
 	// RespectExpectedTimeout takes the route's timeout from a caller's
 	// x-envoy-expected-rq-timeout-ms.
 	SuppressEnvoyHeaders, RespectExpectedTimeout bool
-	AccessLog                                    []telemetry.AccessLogConfig
+	// RejectEarlyConnect refuses a CONNECT whose client says something for it before it was answered.
+	RejectEarlyConnect bool `json:",omitempty"`
+	AccessLog          []telemetry.AccessLogConfig
 	LogOptions
 
 	// Tracing is nil for none.

@@ -119,6 +119,10 @@ func (x *exchange) act() bool {
 		x.shed()
 		return false
 	}
+	if x.spokeEarly() {
+		x.refuseEarly()
+		return false
+	}
 	return true
 }
 
