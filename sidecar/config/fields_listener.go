@@ -172,7 +172,7 @@ func init() {
 				"preserve_external_request_id always_set_request_id_in_response proxy_100_continue add_user_agent " +
 				"represent_ipv4_remote_address_as_ipv4_mapped_ipv6 append_x_forwarded_port scheme_header_transformation " +
 				"strip_matching_host_port strip_any_host_port strip_trailing_host_dot local_reply_config append_local_overload request_id_extension " +
-				"early_header_mutation_extensions original_ip_detection_extensions drain_timeout_jitter forward_client_cert_matcher",
+				"early_header_mutation_extensions original_ip_detection_extensions drain_timeout_jitter forward_client_cert_matcher forward_proto_config proxy_status_config",
 			ignore: map[string]string{
 				"add_proxy_protocol_connection_state": "no filter reads it",
 				"record_route_resolution_stats":       statsReason,
@@ -182,10 +182,12 @@ func init() {
 				"scoped_routes":                  "use rds or route_config",
 				"path_normalization_options":     "use normalize_path and merge_slashes",
 				"typed_header_validation_config": "messages are always validated",
-				"proxy_status_config":            "the access log tells why",
-				"forward_proto_config":           "the transport, or a trusted hop, tells the scheme",
 			},
 		},
+		"envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ProxyStatusConfig": {
+			use: "remove_details remove_connection_termination_details remove_response_flags set_recommended_response_code use_node_id literal_proxy_name",
+		},
+		"envoy.extensions.filters.network.http_connection_manager.v3.ForwardProtoConfig": {use: "https_destination_ports http_destination_ports"},
 		"envoy.extensions.filters.network.http_connection_manager.v3.RequestIDExtension": {use: "typed_config"},
 		"envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig": {
 			use: "pack_trace_reason use_request_id_for_trace_sampling",

@@ -119,6 +119,16 @@ func hcmServerName(m *hcmv3.HttpConnectionManager, out *hcm.Config, path string)
 	default:
 		return fail(path+".server_header_transformation", "unknown value %d", m.GetServerHeaderTransformation())
 	}
+	if p := m.GetProxyStatusConfig(); p != nil {
+		name := cmp.Or(p.GetLiteralProxyName(), m.GetServerName(), "envoy")
+		if strings.ContainsFunc(name, func(r rune) bool { return notInNames(r) && r != ':' && r != '/' }) {
+			return fail(path+".proxy_status_config", "%q is no name of a proxy in Proxy-Status (RFC 9209 2)", name)
+		}
+		out.ProxyStatus = &hcm.ProxyStatus{
+			Name: name, NodeID: p.GetUseNodeId(), WithoutDetails: p.GetRemoveDetails(), WithoutTermination: p.GetRemoveConnectionTerminationDetails(),
+			WithoutFlags: p.GetRemoveResponseFlags(), SetCode: p.GetSetRecommendedResponseCode(),
+		}
+	}
 	return nil
 }
 

@@ -25,7 +25,7 @@ func TestManagerRefuses(t *testing.T) {
 	for _, c := range []struct{ old, new, want string }{
 		{"via: edge", "strip_matching_host_port: true", `strip_any_host_port: cannot be used together with strip_matching_host_port`},
 		{"via: edge", "access_log_flush_interval: 1s", `access_log_options: the deprecated fields of the same meaning are set too`},
-		{"via: edge", "proxy_status_config: {}", `proxy_status_config: unsupported; remove the field: the access log tells why`},
+		{"via: edge", "proxy_status_config: {literal_proxy_name: a b}", `proxy_status_config: "a b" is no name of a proxy in Proxy-Status`},
 		{"via: edge", "path_normalization_options: {}", `path_normalization_options: unsupported`},
 		{"drain_timeout_jitter: {value: 20}", "drain_timeout_jitter: {value: 101}", `drain_timeout_jitter.value: value must be inside range`},
 		{"via: edge", "upgrade_configs: [{upgrade_type: 'websocket, H2C'}]", `upgrade_configs[0].upgrade_type: h2c is never offered onward: what follows would be out of sight`},

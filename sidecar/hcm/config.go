@@ -59,6 +59,8 @@ type Config struct {
 	ServerName     string                 // "envoy" semantics; empty leaves the upstream's
 	// ServerIfAbsent keeps the upstream's Server where it has one.
 	ServerIfAbsent bool
+	// ProxyStatus tells clients of what went wrong; nil does not.
+	ProxyStatus *ProxyStatus `json:",omitempty"`
 	HTTP1
 	Lifetime
 	HostRules

@@ -346,6 +346,9 @@ func (x *exchange) addServiceTime() {
 // finishHeaders adds what every response has.
 func (x *exchange) finishHeaders() {
 	f := &x.resp.Fields
+	if p := x.m.cfg.ProxyStatus; p != nil && x.flags != 0 {
+		x.tellProxyStatus(f, p)
+	}
 	if x.m.serverName != "" && !(x.m.cfg.ServerIfAbsent && f.Has(message.Server)) {
 		f.SetID(message.Server, x.m.serverName)
 	}
