@@ -303,7 +303,13 @@ func (x *exchange) boundFlush() {
 	if r := x.sel.Route; r != nil && r.Forward != nil && r.Forward.FlushTimeout != nil {
 		t = r.Forward.FlushTimeout
 	}
-	x.keepIdle()
+	if r := x.m.timers.reducer; r != nil {
+		flush := x.idleTimeout()
+		if t != nil {
+			flush = int64(*t)
+		}
+		x.flushIdle(r, flush)
+	}
 	switch {
 	case t == nil:
 	case x.attempt.up != nil:
