@@ -126,11 +126,16 @@ func (x *exchange) shedHeld(n int) {
 
 // pause lets a part of a second pass in a slowed answer; false where it has been ended meanwhile.
 func (x *exchange) pause(d time.Duration) bool {
-	time.Sleep(d)
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-x.ctx.Done():
+	}
 	switch {
 	case monotonic() >= x.lifeEnd:
 		x.abort(x.brokenOff(lifeOver))
-	case x.client.gone():
+	case x.ctx.Err() != nil || x.client.gone():
 		x.abort(x.departure())
 	default:
 		return true
