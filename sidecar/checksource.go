@@ -34,13 +34,13 @@ func (s *state) checkSource(cluster string) string {
 	return slices.Min(found)
 }
 
-// leadsTo tells whether a cluster is among names or in an aggregate of them.
+// leadsTo tells whether a cluster is among names, in an aggregate of them, or what they mirror to.
 func (s *state) leadsTo(names []string, cluster string, depth int) bool {
 	for _, n := range names {
 		if n == cluster {
 			return true
 		}
-		if c := s.clusterConfigs[n]; c != nil && depth < maxNested && s.leadsTo(c.Aggregate, cluster, depth+1) {
+		if c := s.clusterConfigs[n]; c != nil && depth < maxNested && s.leadsTo(slices.Concat(c.Aggregate, c.HTTP.Copies()), cluster, depth+1) {
 			return true
 		}
 	}

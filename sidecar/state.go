@@ -424,7 +424,7 @@ func (s *state) sweep() {
 	}
 	for name, c := range s.clusterConfigs {
 		if !s.leaving[name] {
-			for _, n := range c.Aggregate {
+			for _, n := range slices.Concat(c.Aggregate, c.HTTP.Copies()) {
 				used[n] = true
 			}
 		}

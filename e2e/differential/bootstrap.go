@@ -332,7 +332,9 @@ func (c *Config) hcm(p *place, routes any) map[string]any {
 	for _, f := range c.Filters {
 		filters = append(filters, f)
 	}
-	h["http_filters"] = append(filters, map[string]any{"name": "router", "typed_config": map[string]any{"@type": apiType + "extensions.filters.http.router.v3.Router"}})
+	if h["http_filters"] == nil {
+		h["http_filters"] = append(filters, map[string]any{"name": "router", "typed_config": map[string]any{"@type": apiType + "extensions.filters.http.router.v3.Router"}})
+	}
 	hosts := any(c.VirtualHosts)
 	if c.VirtualHosts == nil {
 		if routes == nil {

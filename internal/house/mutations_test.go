@@ -120,7 +120,7 @@ var mutations = []struct {
 	{"a request on its way on a connection that makes room", "sidecar/hcm/relief.go", "latest := now - idleLeast", "latest := now", "sidecar/hcm", "TestIdleConnectionsMakeRoom"},
 	{"a drain that meets relief", "sidecar/hcm/timers.go", "t.at.CompareAndSwap(lookAgain, 1)\n		return t.at.Load()", "t.at.CompareAndSwap(lookAgain, at)\n		return t.at.Load()", "sidecar/hcm", "TestDrainMeetsRelief"},
 	{"who is exempt makes no room", "sidecar/listener/build.go", "m.opts.Overload.Signals(s.cfg.IgnoreOverload), s.cfg.IgnoreOverload", "m.opts.Overload.Signals(s.cfg.IgnoreOverload), false", "sidecar/listener", "TestReserveOfDescriptors"},
-	{"an overload's share of a flush", "sidecar/hcm/relay.go", "	x.keepIdle()\n", "", "sidecar/hcm", "TestFlushIsNotReduced"},
+	{"an overload's share of a flush", "sidecar/hcm/relay.go", "		x.flushIdle(r, flush)\n", "		_ = flush\n", "sidecar/hcm", "TestFlushIsNotReduced"},
 	{"an overload's share of a delay", "sidecar/hcm/filterexchange.go", "x.m.reduce(overload.StreamIdle, x.idleTimeout())", "x.idleTimeout() + 0*int64(overload.StreamIdle)", "sidecar/hcm", "TestReducedDelay"},
 	{"an overload's share of a connection's life", "sidecar/hcm/http2conn.go", "next = min(next, c.m.reducedExpiry(c.d, c.expires))", "next = min(next, c.expires)", "sidecar/hcm", "TestReducedLife"},
 	{"timeouts that wait already are reduced", "sidecar/overload/overload.go", "		m.opts.Reduced()\n", "", "sidecar/hcm", "TestReducedTimeouts"},

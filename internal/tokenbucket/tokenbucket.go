@@ -29,14 +29,17 @@ func New(s Spec) *Bucket {
 }
 
 // Take takes a token if there is one.
-func (b *Bucket) Take() bool {
+func (b *Bucket) Take() bool { return b.TakeSome(1) }
+
+// TakeSome takes n tokens if there are so many.
+func (b *Bucket) TakeSome(n uint32) bool {
 	if b.size == 0 {
 		return false
 	}
 	for {
 		old := b.empty.Load()
 		now := clock()
-		at := max(math.Float64frombits(old), now-b.size/b.rate) + 1/b.rate
+		at := max(math.Float64frombits(old), now-b.size/b.rate) + float64(n)/b.rate
 		// Rounding errors, half of the last digit for each token, must not cost one.
 		if at > now+1e-9+(b.size+4)*math.Abs(now)*0x1p-53 {
 			return false

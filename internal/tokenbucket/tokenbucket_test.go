@@ -31,6 +31,21 @@ func TestFillsSteadily(t *testing.T) {
 	})
 }
 
+// Several tokens are taken together, or none.
+func TestTakesSome(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := New(Spec{Max: 5, PerFill: 1, Interval: time.Second})
+		for i, step := range []struct {
+			n    uint32
+			want bool
+		}{{3, true}, {3, false}, {2, true}, {1, false}, {0, true}, {6, false}} {
+			if got := b.TakeSome(step.n); got != step.want {
+				t.Errorf("%d: %d tokens: %v", i, step.n, got)
+			}
+		}
+	})
+}
+
 // A bucket gives as much after a year as on its first day.
 func TestOldClock(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -129,7 +129,7 @@ func (c *Cluster) call(ctx context.Context, req *message.Request, body []byte, o
 		own.metrics.Answered(0, 0)
 		return nil, conn.HTTP2 != nil, fmt.Errorf("cluster %s host %s: %w", own.name, h.key, err)
 	}
-	h.Report(Outcome(a.Head.Status))
+	h.ReportJudged(Outcome(a.Head.Status), c.Config().HTTP.Judged(&a.Head))
 	own.metrics.Answered(0, a.Head.Status)
 	return a, conn.HTTP2 != nil, nil
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/hauberk-mesh/hauberk/sidecar/discovery"
 	"github.com/hauberk-mesh/hauberk/sidecar/proxytlv"
+	"github.com/hauberk-mesh/hauberk/sidecar/route"
 	"github.com/hauberk-mesh/hauberk/sidecar/tlscontext"
 )
 
@@ -144,7 +145,13 @@ type HashTable struct {
 	// BalanceFactor bounds a host's active requests to this percentage of the
 	// average, at least 100; 0 for no bound.
 	BalanceFactor uint32
+	// Policies, where there are any, place requests in place of those of routes and of the cluster's
+	// HTTP.
+	Policies []route.HashPolicy `json:",omitempty"`
 }
+
+// OwnHash tells whether the balancer has hash policies of its own.
+func (c *Config) OwnHash() bool { return c.Hash != nil && len(c.Hash.Policies) > 0 }
 
 // SlowStart lets a host that is new get its share little by little.
 type SlowStart struct {

@@ -82,6 +82,8 @@ type HTTPCheck struct {
 	Method string // GET when empty
 	Body   []byte
 	HTTP2  bool
+	// ByALPN: what is agreed on by ALPN is spoken, and HTTP2 counts where that is no version of HTTP.
+	ByALPN bool `json:",omitempty"`
 	// Headers are added after those of Remove (lower case) are taken out.
 	Headers []route.HeaderAdd
 	Remove  []string
@@ -104,6 +106,9 @@ type StatusRange struct{ From, To int }
 type TCPCheck struct {
 	Send    []byte
 	Receive [][]byte
+	// Announce has a connection begin, within TLS where there is some, with a header of the PROXY
+	// protocol: of its own addresses, or in version 2 of nobody (LOCAL).
+	Announce Announcement `json:",omitempty"`
 }
 
 // GRPCCheck calls grpc.health.v1.Health/Check.

@@ -31,10 +31,14 @@ type HTTP struct {
 	// connection.
 	MaxStreamDuration time.Duration `json:",omitzero"`
 	HTTP1             HTTP1         `json:",omitzero"`
-	// Retry and Hash, where they are set, stand in for those of every route that leads here; an
-	// attempt's times are the route's all the same.
-	Retry *route.RetryPolicy `json:",omitempty"`
-	Hash  []route.HashPolicy `json:",omitempty"`
+	// Retry, Hash and Mirrors, where they are set, stand in for those of every route that leads here;
+	// an attempt's times are the route's all the same.
+	Retry   *route.RetryPolicy `json:",omitempty"`
+	Hash    []route.HashPolicy `json:",omitempty"`
+	Mirrors *route.Mirrors     `json:",omitempty"`
+	// Errors says which answers passive health checking takes for errors; nil is those of 500 and
+	// above.
+	Errors *route.AnswerMatch `json:",omitempty"`
 	// HTTP2 are the codec's terms; nil is http2.Default. The limits above apply to
 	// it too.
 	HTTP2 *http2.Config
@@ -43,6 +47,18 @@ type HTTP struct {
 // ResponseLimits are what a host may send of a head.
 func (h *HTTP) ResponseLimits() http1.Limits {
 	return http1.Limits{Fields: h.MaxResponseHeaders, HeadBytes: h.MaxResponseHeaderKB << 10}.WithDefaults()
+}
+
+// Copies are the clusters that requests which go to this one are mirrored to.
+func (h *HTTP) Copies() (names []string) {
+	if h.Mirrors != nil {
+		for i := range h.Mirrors.Policies {
+			if n := h.Mirrors.Policies[i].Cluster; n != "" {
+				names = append(names, n)
+			}
+		}
+	}
+	return names
 }
 
 // HTTP1 is how HTTP/1 is written, Envoy's Http1ProtocolOptions.

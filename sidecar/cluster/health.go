@@ -97,6 +97,7 @@ type checker struct {
 
 	// Owned by its goroutine: the connection that is used again.
 	conn       stream.Stream
+	announced  bool         // conn has begun with what it announces
 	http2      *http2Checks // on conn, for checks that speak it
 	generation uint64
 	aimed      *target
@@ -217,8 +218,8 @@ func (k *checker) once(ctx context.Context) verdict {
 			v.unready = errors.As(err, &unready{})
 			return v
 		}
-		k.conn, k.generation = conn, s.tlsGeneration
-		if k.speaks() == protocolHTTP2 {
+		k.conn, k.generation, k.announced = conn, s.tlsGeneration, false
+		if k.settled(conn.Info().ALPN) == protocolHTTP2 {
 			k.http2 = newHTTP2Checks(conn, s.HTTP.http2())
 		}
 	}
@@ -277,9 +278,25 @@ func (k *checker) interrupt() func() {
 	return func() { _ = stream.CloseNow(conn) }
 }
 
+// byALPN tells whether what checks speak is settled when they connect.
+func (k *checker) byALPN() bool { return k.cfg.HTTP != nil && k.cfg.HTTP.ByALPN }
+
+// settled is what checks speak on a connection, on which that was agreed on.
+func (k *checker) settled(alpn string) protocol {
+	switch {
+	case !k.byALPN():
+		return k.speaks()
+	case alpn == "h2", alpn != "http/1.1" && k.cfg.HTTP.HTTP2:
+		return protocolHTTP2
+	}
+	return protocolHTTP1
+}
+
 // speaks is what the checks' connections are for.
 func (k *checker) speaks() protocol {
 	switch {
+	case k.byALPN():
+		return protocolBytes
 	case k.cfg.GRPC != nil || k.cfg.HTTP != nil && k.cfg.HTTP.HTTP2:
 		return protocolHTTP2
 	case k.cfg.HTTP != nil:
@@ -356,6 +373,8 @@ func (k *checker) alpn(t *TLS) []string {
 	switch {
 	case len(k.cfg.ALPN) > 0:
 		return k.cfg.ALPN
+	case k.byALPN():
+		return t.ALPN
 	case t.Context != nil && len(t.ALPN) > 0 && !slices.ContainsFunc(t.ALPN, http):
 		return t.ALPN
 	case k.speaks() == protocolHTTP2:

@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"net/netip"
 	"slices"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/http1"
 	"github.com/hauberk-mesh/hauberk/sidecar/message"
+	"github.com/hauberk-mesh/hauberk/sidecar/stream"
 )
 
 // maxCheckBody is how much of a response's body is kept. Of HTTP checks the rest is read as well,
@@ -201,8 +203,13 @@ func (r *responseReader) more(buf []byte) ([]byte, error) {
 // checkTCP connects, or waits for what the host is to answer.
 func (k *checker) checkTCP() (v verdict, reusable bool) {
 	c := k.cfg.TCP
-	if len(c.Send) > 0 {
-		if _, err := k.conn.Write(c.Send); err != nil {
+	said := c.Send
+	if c.Announce != 0 && !k.announced {
+		k.announced = true
+		said = append(c.announcement(k.conn.Info()), said...)
+	}
+	if len(said) > 0 {
+		if _, err := k.conn.Write(said); err != nil {
 			return unanswered(err), false
 		}
 	}
@@ -221,4 +228,12 @@ func (k *checker) checkTCP() (v verdict, reusable bool) {
 		}
 	}
 	return verdict{}, true
+}
+
+// announcement is the header of the PROXY protocol with which a check's connection begins.
+func (c *TCPCheck) announcement(i *stream.Info) []byte {
+	if c.Announce == 1 {
+		return c.Announce.header(addrPortOf(i.Local), addrPortOf(i.Remote), "")
+	}
+	return c.Announce.header(netip.AddrPort{}, netip.AddrPort{}, "")
 }

@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/hauberk-mesh/hauberk/sidecar/message"
 	"github.com/hauberk-mesh/hauberk/sidecar/panics"
 	"github.com/hauberk-mesh/hauberk/sidecar/stream"
 )
@@ -64,7 +65,10 @@ func (r *rate) take() (percent float64, total uint64) {
 func (h *Host) ejected() bool { return h.outlier.isEjected.Load() }
 
 // Report tells the outcome of an attempt: a status code or an Outcome.
-func (h *Host) Report(o Outcome) {
+func (h *Host) Report(o Outcome) { h.ReportJudged(o, o) }
+
+// ReportJudged is Report of an answer that passive health checking is told another status of.
+func (h *Host) ReportJudged(o, judged Outcome) {
 	h.requests.Add(1)
 	if o >= 100 && o < 500 {
 		h.success.Add(1)
@@ -81,8 +85,20 @@ func (h *Host) Report(o Outcome) {
 		if o == OutcomeTimeout || o == OutcomeReset {
 			h.reached(cfg)
 		}
-		h.judge(cfg, o)
+		h.judge(cfg, judged)
 	}
+}
+
+// Judged is what passive health checking is told of an answer: where the cluster says which are
+// errors, 500 at least for those, and 200 for all others, as in Envoy.
+func (h *HTTP) Judged(r *message.Response) Outcome {
+	switch {
+	case h.Errors == nil:
+		return Outcome(r.Status)
+	case h.Errors.Match(r):
+		return Outcome(max(r.Status, 500))
+	}
+	return 200
 }
 
 // reached tells outlier detection that a request without an answer had a connection: of what is

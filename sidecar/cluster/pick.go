@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/message"
+	"github.com/hauberk-mesh/hauberk/sidecar/route"
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 )
 
@@ -23,6 +24,8 @@ type PickContext struct {
 	// HasHash: Hash is what hash policies place the request by; without one they choose at
 	// random.
 	HasHash bool
+	// Client is for balancers with hash policies of their own; nil where Hash is by those already.
+	Client *route.Client
 	// Metadata chooses a subset.
 	Metadata *MetadataMatch
 	// Tried are the hosts of the attempts before this one. Where OtherPriorities is not 0 it goes
@@ -187,13 +190,28 @@ func (set *endpointSet) choose(s *settings, pc *PickContext, p pick) *Host {
 		p.shard = pc.Shard
 	}
 	switch {
-	case s.hashes() && pc != nil && pc.HasHash:
-		p.hash = pc.Hash
-	case s.hashes() || set.subsets != nil || set.whole.loads != nil || p.not != nil:
+	case s.hashes():
+		p.hash = s.hash(pc)
+	case set.subsets != nil || set.whole.loads != nil || p.not != nil:
 		p.hash = rand.Uint64()
 	}
 	if set.subsets != nil {
 		return set.subsets.pick(pc, p)
 	}
 	return set.whole.choose(s, p)
+}
+
+// hash is what places a request: that of the balancer's own policies, where it has any, or else
+// the one it came with, or chance.
+func (s *settings) hash(pc *PickContext) uint64 {
+	switch {
+	case pc == nil:
+	case s.OwnHash() && pc.Client != nil:
+		if h, ok := route.HashOf(s.Hash.Policies, pc.Request, pc.Client); ok {
+			return h
+		}
+	case pc.HasHash:
+		return pc.Hash
+	}
+	return rand.Uint64()
 }

@@ -114,6 +114,9 @@ func (c *Conn) Early() bool {
 // Gone tells whether the peer has closed the connection.
 func (c *Conn) Gone() bool { return c.prober != nil && c.prober.Gone() }
 
+// Unread tells whether something that the peer has said waits, or its end. Nobody may be reading.
+func (c *Conn) Unread() bool { return c.prober != nil && !c.prober.Quiet() }
+
 // Acquire returns a connection to the host for the workload source: an idle one,
 // a new one, or, at the connection limit, one that another exchange gives back.
 // Where the host speaks HTTP/2 it is one with room for another stream. clientHTTP2

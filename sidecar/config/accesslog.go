@@ -11,6 +11,8 @@ import (
 	accesslogfilev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/file/v3"
 	otelv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/open_telemetry/v3"
 	accesslogstreamv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/stream/v3"
+	metadataformatterv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/formatter/metadata/v3"
+	withoutqueryv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/formatter/req_without_query/v3"
 	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
@@ -73,8 +75,10 @@ func (d *decoder) accessLog(m *accesslogv3.AccessLog, path string) (*telemetry.A
 		}
 	case *otelv3.OpenTelemetryAccessLogConfig:
 		out.Format = ""
-		out.Export, err = openTelemetryLog(c, here)
-		return out, err
+		if out.Export, err = openTelemetryLog(c, here); err != nil {
+			return nil, err
+		}
+		return out, d.formatters(c.GetFormatters(), here+".formatters")
 	case *accesslogstreamv3.StdoutAccessLog:
 		out.Path, format = "/dev/stdout", c.GetLogFormat()
 	case *accesslogstreamv3.StderrAccessLog:
@@ -97,6 +101,9 @@ func (d *decoder) accessLog(m *accesslogv3.AccessLog, path string) (*telemetry.A
 
 // formatString reads a format into out. Its content_type is for who has a use for it.
 func (d *decoder) formatString(m *corev3.SubstitutionFormatString, out *telemetry.AccessLogConfig, path string) error {
+	if err := d.formatters(m.GetFormatters(), path+".formatters"); err != nil {
+		return err
+	}
 	switch f := m.GetFormat().(type) {
 	case *corev3.SubstitutionFormatString_TextFormat:
 		out.Format = f.TextFormat
@@ -113,6 +120,18 @@ func (d *decoder) formatString(m *corev3.SubstitutionFormatString, out *telemetr
 	}
 	out.OmitEmpty = m.GetOmitEmptyValues()
 	return compiles(out, path)
+}
+
+// formatters takes those whose operators are there without them too, as many files still name them.
+func (d *decoder) formatters(ms []*corev3.TypedExtensionConfig, path string) error {
+	for i, m := range ms {
+		switch d.unpacked[m.GetTypedConfig()].(type) {
+		case *withoutqueryv3.ReqWithoutQuery, *metadataformatterv3.Metadata:
+		default:
+			return fail(at(path, i)+".typed_config", "is that of neither req_without_query nor metadata; others are not known")
+		}
+	}
+	return nil
 }
 
 func jsonFormat(m *structpb.Struct, out *telemetry.AccessLogConfig, path string) error {

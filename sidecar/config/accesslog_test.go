@@ -51,6 +51,18 @@ func TestFileAccessLog(t *testing.T) {
 	}
 }
 
+// TestFormatters: those whose operators are there anyway are taken.
+func TestFormatters(t *testing.T) {
+	const named = `log_format: {text_format: "%REQ_WITHOUT_QUERY(:PATH)% %METADATA(ROUTE:a:b)%", formatters: [{name: x, typed_config: {"@type": type.googleapis.com/envoy.extensions.`
+	if _, err := ParseBootstrap(fmt.Appendf(nil, loggedListener, named+`formatter.req_without_query.v3.ReqWithoutQuery}}, {name: z, typed_config: {"@type": type.googleapis.com/envoy.extensions.formatter.metadata.v3.Metadata}}]}`)); err != nil {
+		t.Error(err)
+	}
+	_, err := ParseBootstrap(fmt.Appendf(nil, loggedListener, named+`http.header_formatters.preserve_case.v3.PreserveCaseFormatterConfig}}]}`))
+	if err == nil || !strings.Contains(err.Error(), "log_format.formatters[0].typed_config: is that of neither req_without_query nor metadata") {
+		t.Error(err)
+	}
+}
+
 func TestFileAccessLogRefuses(t *testing.T) {
 	const here = "filter_chains[0].filters[0].typed_config.access_log[0].typed_config."
 	for format, want := range map[string]string{

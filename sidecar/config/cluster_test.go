@@ -100,6 +100,8 @@ func TestClusterFields(t *testing.T) {
 			`{"LB":3,"LocalityWeighted":true,"Hash":{"MinRing":10,"MaxRing":8388608,"Murmur2":false,"TableSize":0,"UseHostname":false,"BalanceFactor":110}}`},
 		"maglev": {"", "lb_policy: MAGLEV\nmaglev_lb_config: {table_size: 103}\n",
 			`{"LB":4,"Hash":{"MinRing":0,"MaxRing":0,"Murmur2":false,"TableSize":103,"UseHostname":false,"BalanceFactor":0}}`},
+		"balancer's own hash": {"", typed + "maglev.v3.Maglev\n        table_size: 103\n        consistent_hashing_lb_config: {hash_policy: [{header: {header_name: X-H}, terminal: true}]}\n",
+			`{"LB":4,"Hash":{"MinRing":0,"MaxRing":0,"Murmur2":false,"TableSize":103,"UseHostname":false,"BalanceFactor":0,"Policies":[{"Header":"x-h","HeaderRewrite":null,"Query":"","Cookie":null,"SourceIP":false,"Terminal":true}]}}`},
 		"maglev, typed": {"", typed + "maglev.v3.Maglev\n        table_size: 103\n",
 			`{"LB":4,"Hash":{"MinRing":0,"MaxRing":0,"Murmur2":false,"TableSize":103,"UseHostname":false,"BalanceFactor":0}}`},
 		"least request": {"", "lb_policy: LEAST_REQUEST\nleast_request_lb_config: {choice_count: 3, active_request_bias: {default_value: 0.5, runtime_key: k}, slow_start_config: {slow_start_window: 10s, aggression: {default_value: 2, runtime_key: k}, min_weight_percent: {value: 5}}}\n",
@@ -271,7 +273,7 @@ func TestHealthCheckFields(t *testing.T) {
 	if diff := cmp.Diff(want, got.HealthCheck); diff != "" {
 		t.Error(diff)
 	}
-	got, err = clusterOf(t, oneEndpoint+aCheck+"  tcp_health_check: {send: {text: \"00ff\"}, receive: [{text: \"01\"}]}\n")
+	got, err = clusterOf(t, oneEndpoint+aCheck+"  tcp_health_check: {send: {text: \"00ff\"}, receive: [{text: \"01\"}], proxy_protocol_config: {version: V2}}\n")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -283,7 +285,7 @@ func TestHealthCheckFields(t *testing.T) {
 	if diff := cmp.Diff(wantGRPC, grpc.HealthCheck.GRPC); diff != "" {
 		t.Error(diff)
 	}
-	if diff := cmp.Diff(&cluster.TCPCheck{Send: []byte{0, 255}, Receive: [][]byte{{1}}}, got.HealthCheck.TCP); diff != "" {
+	if diff := cmp.Diff(&cluster.TCPCheck{Send: []byte{0, 255}, Receive: [][]byte{{1}}, Announce: 2}, got.HealthCheck.TCP); diff != "" {
 		t.Error(diff)
 	}
 }
@@ -295,6 +297,46 @@ func TestPoliciesInPlaceOfRoutes(t *testing.T) {
 	}
 	if r, h := got.HTTP.Retry, got.HTTP.Hash; r == nil || r.On != route.RetryRefusedStream || r.NumRetries != 3 || len(h) != 1 || h[0].Header != "x-h" {
 		t.Errorf("%+v", got.HTTP)
+	}
+}
+
+// TestCopiesAndErrorsOfACluster: what a cluster has copies made for, and which answers it takes for
+// errors.
+func TestCopiesAndErrorsOfACluster(t *testing.T) {
+	const matcher = "    outlier_detection: {error_matcher: "
+	got, err := clusterOf(t, oneEndpoint+httpOptions+"    explicit_http_config: {http_protocol_options: {}}\n"+
+		"    request_mirror_policies: [{cluster: a, runtime_fraction: {default_value: {numerator: 50}}}, {cluster_header: X-C}]\n"+
+		matcher+`{or_match: {rules: [{not_match: {http_response_headers_match: {headers: [{name: X-A}]}}}, {and_match: {rules: [{http_response_headers_match: {headers: [{name: b}]}}, {http_response_headers_match: {headers: [{name: c}]}}]}}]}}}`+"\n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if m := got.HTTP.Mirrors; m == nil || len(m.Policies) != 2 || m.Policies[0].Share != route.All/2 || m.Policies[1].ClusterHeader != "x-c" {
+		t.Errorf("%+v", m)
+	}
+	if names := got.HTTP.Copies(); len(names) != 1 || names[0] != "a" {
+		t.Errorf("copies go to %q", names)
+	}
+	yes := true
+	header := func(name string) route.AnswerMatch {
+		return route.AnswerMatch{Headers: []route.HeaderMatch{{Name: name, Present: &yes}}}
+	}
+	not := header("x-a")
+	want := &route.AnswerMatch{Any: []route.AnswerMatch{{Not: &not}, {All: []route.AnswerMatch{header("b"), header("c")}}}}
+	if diff := cmp.Diff(want, got.HTTP.Errors); diff != "" {
+		t.Error(diff)
+	}
+	for fields, refused := range map[string]string{
+		"    request_mirror_policies: [{runtime_fraction: {default_value: {numerator: 50}}}]\n": ".request_mirror_policies[0]: exactly one of cluster and cluster_header",
+		matcher + "{any_match: true}}\n":                                                                               ".error_matcher.any_match: unsupported",
+		matcher + "{http_request_headers_match: {headers: [{name: a}]}}}\n":                                            ".error_matcher.http_request_headers_match: unsupported",
+		matcher + "{http_response_headers_match: {}}}\n":                                                               ".http_response_headers_match.headers: is missing",
+		matcher + "{or_match: {rules: [{http_response_headers_match: {headers: [{name: a}]}}]}}}\n":                    "or_match",
+		matcher + "{not_match: {http_response_headers_match: {headers: [{name: a, range_match: {}}, {name: ''}]}}}}\n": "headers[1].name",
+	} {
+		_, err := clusterOf(t, oneEndpoint+httpOptions+"    explicit_http_config: {http_protocol_options: {}}\n"+fields)
+		if err == nil || !strings.Contains(err.Error(), refused) {
+			t.Errorf("%s: %v", fields, err)
+		}
 	}
 }
 
@@ -363,7 +405,7 @@ func TestClusterRefused(t *testing.T) {
 		"typed percentage":          {oneEndpoint + typed + "random.v3.Random\n        locality_lb_config: {zone_aware_lb_config: {routing_enabled: {value: -1}}}\n", "locality_lb_config.zone_aware_lb_config.routing_enabled"},
 		"zone basis":                {oneEndpoint + typed + "random.v3.Random\n        locality_lb_config: {zone_aware_lb_config: {locality_basis: 7}}\n", "locality_lb_config.zone_aware_lb_config.locality_basis"},
 		"unknown policy":            {oneEndpoint + typed + "pick_first.v3.PickFirst\n", "unsupported extension"},
-		"hash policy":               {oneEndpoint + typed + "maglev.v3.Maglev\n        consistent_hashing_lb_config: {hash_policy: [{header: {header_name: x}}]}\n", "consistent_hashing_lb_config.hash_policy: unsupported"},
+		"hash policy":               {oneEndpoint + typed + "maglev.v3.Maglev\n        consistent_hashing_lb_config: {hash_policy: [{}]}\n", "consistent_hashing_lb_config.hash_policy[0]"},
 		"typed provided":            {oneEndpoint + typed + "cluster_provided.v3.ClusterProvided\n", "need the cluster_provided policy, others cannot have it"},
 		"subset keys":               {oneEndpoint + "lb_subset_config: {subset_selectors: [{keys: [a], fallback_policy: KEYS_SUBSET, fallback_keys_subset: [a]}]}\n", "subset_selectors[0].fallback_keys_subset: must be fewer"},
 		"subset other key":          {oneEndpoint + "lb_subset_config: {subset_selectors: [{keys: [a, b], fallback_policy: KEYS_SUBSET, fallback_keys_subset: [c]}]}\n", `"c" is not among keys`},
@@ -435,6 +477,8 @@ func TestClusterRefused(t *testing.T) {
 		"times of nobody":           {"type: STRICT_DNS\n" + cares("query_timeout_seconds: 2") + namedEndpoint, "typed_dns_resolver_config.typed_config.query_timeout_seconds: needs resolvers"},
 		"too many retries":          {"type: STRICT_DNS\ntyped_dns_resolver_config: {name: r, typed_config: {\"@type\": type.googleapis.com/envoy.extensions.network.dns_resolver.getaddrinfo.v3.GetAddrInfoDnsResolverConfig, num_retries: 16}}\n" + namedEndpoint, "typed_dns_resolver_config.typed_config.num_retries: is not from 0 to 15"},
 		"no try":                    {"type: STRICT_DNS\n" + cares("query_tries: 0") + namedEndpoint, "query_tries: value must be greater than or equal to 1"},
+		"check by ALPN":             {oneEndpoint + aCheck + "  http_health_check: {path: /, use_alpn_protocol: true}\n", "http_health_check.use_alpn_protocol: needs a transport_socket with TLS"},
+		"extensions of a check":     {oneEndpoint + aCheck + "  tcp_health_check: {proxy_protocol_config: {version: V2, pass_through_tlvs: {}}}\n", "tcp_health_check.proxy_protocol_config.pass_through_tlvs: is for clients"},
 		"event service":             {oneEndpoint + aCheck + "  event_service: {}\n  tcp_health_check: {}\n", "event_service: unsupported"},
 		"event sink":                {oneEndpoint + aCheck + "  event_logger: [{name: x, typed_config: {\"@type\": type.googleapis.com/envoy.extensions.network.dns_resolver.getaddrinfo.v3.GetAddrInfoDnsResolverConfig}}]\n  tcp_health_check: {}\n", "event_logger[0]: is no HealthCheckEventFileSink"},
 		"event file":                {oneEndpoint + aCheck + "  event_logger: [{name: x, typed_config: {\"@type\": type.googleapis.com/envoy.extensions.health_check.event_sinks.file.v3.HealthCheckEventFileSink}}]\n  tcp_health_check: {}\n", "event_log_path"},

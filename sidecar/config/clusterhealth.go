@@ -56,12 +56,12 @@ func (d *decoder) healthCheck(m *clusterv3.Cluster, out *cluster.Config) error {
 	var err error
 	switch k := h.GetHealthChecker().(type) {
 	case *corev3.HealthCheck_HttpHealthCheck_:
+		if k.HttpHealthCheck.GetUseAlpnProtocol() && !usesTLS(out) {
+			return fail(path+".http_health_check.use_alpn_protocol", "needs a transport_socket with TLS: there is no ALPN without")
+		}
 		c.HTTP, err = httpCheck(k.HttpHealthCheck, path+".http_health_check")
 	case *corev3.HealthCheck_TcpHealthCheck_:
-		c.TCP = &cluster.TCPCheck{}
-		if c.TCP.Send, err = payload(k.TcpHealthCheck.GetSend(), path+".tcp_health_check.send"); err == nil {
-			c.TCP.Receive, err = payloads(k.TcpHealthCheck.GetReceive(), path+".tcp_health_check.receive")
-		}
+		c.TCP, err = tcpCheck(k.TcpHealthCheck, path+".tcp_health_check")
 	case *corev3.HealthCheck_GrpcHealthCheck_:
 		if out.HTTP.Protocol == cluster.SpeakHTTP1 {
 			return fail(path+".grpc_health_check", "needs a cluster that speaks HTTP/2; set its protocol options")
@@ -73,6 +73,25 @@ func (d *decoder) healthCheck(m *clusterv3.Cluster, out *cluster.Config) error {
 	}
 	out.HealthCheck = c
 	return err
+}
+
+func tcpCheck(m *corev3.HealthCheck_TcpHealthCheck, path string) (*cluster.TCPCheck, error) {
+	out := &cluster.TCPCheck{}
+	var err error
+	if out.Send, err = payload(m.GetSend(), path+".send"); err != nil {
+		return nil, err
+	}
+	if out.Receive, err = payloads(m.GetReceive(), path+".receive"); err != nil {
+		return nil, err
+	}
+	if p := m.GetProxyProtocolConfig(); p != nil {
+		here := path + ".proxy_protocol_config"
+		if err := only(p, here, "is for clients; a check is nobody's", "version"); err != nil {
+			return nil, err
+		}
+		out.Announce, err = announcement(p, here)
+	}
+	return out, err
 }
 
 // checkEvents reads where events go. Of the two ways to say it both stand, as in Envoy.
@@ -131,7 +150,7 @@ func checkTimes(h *corev3.HealthCheck, c *cluster.HealthCheck, path string) erro
 const defaultCheckBody = 1024
 
 func httpCheck(m *corev3.HealthCheck_HttpHealthCheck, path string) (*cluster.HTTPCheck, error) {
-	out := &cluster.HTTPCheck{Host: m.GetHost(), Path: m.GetPath(), BodyLimit: defaultCheckBody}
+	out := &cluster.HTTPCheck{Host: m.GetHost(), Path: m.GetPath(), BodyLimit: defaultCheckBody, ByALPN: m.GetUseAlpnProtocol()}
 	switch m.GetCodecClientType() {
 	case typev3.CodecClientType_HTTP1:
 	case typev3.CodecClientType_HTTP2:

@@ -5,10 +5,12 @@ import (
 	"time"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/config/common/matcher/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	upstreamhttpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
+	"github.com/hauberk-mesh/hauberk/sidecar/route"
 )
 
 // protocolOptionsKey is the name Envoy gives the HTTP options of a cluster.
@@ -93,7 +95,7 @@ func (d *decoder) typedHTTP(m *clusterv3.Cluster, out *cluster.Config) (*upstrea
 			common: o.GetCommonHttpProtocolOptions(), commonPath: path + ".common_http_protocol_options",
 			names: o.GetUpstreamHttpProtocolOptions(), namesPath: path + ".upstream_http_protocol_options",
 		}
-		if err := clusterPolicies(o, out, path); err != nil {
+		if err := d.clusterPolicies(o, out, path); err != nil {
 			return nil, err
 		}
 		switch p := o.GetUpstreamProtocolOptions().(type) {
@@ -118,13 +120,57 @@ func (d *decoder) typedHTTP(m *clusterv3.Cluster, out *cluster.Config) (*upstrea
 	return u, nil
 }
 
-// clusterPolicies reads what stands in for what routes say.
-func clusterPolicies(m *upstreamhttpv3.HttpProtocolOptions, out *cluster.Config, path string) (err error) {
+// clusterPolicies reads what stands in for what routes say, and which answers are errors.
+func (d *decoder) clusterPolicies(m *upstreamhttpv3.HttpProtocolOptions, out *cluster.Config, path string) (err error) {
 	if out.HTTP.Retry, err = retryPolicy(m.GetRetryPolicy(), path+".retry_policy"); err != nil {
 		return err
 	}
-	out.HTTP.Hash, err = hashPolicies(m.GetHashPolicy(), path+".hash_policy")
+	if out.HTTP.Hash, err = hashPolicies(m.GetHashPolicy(), path+".hash_policy"); err != nil {
+		return err
+	}
+	mirrors, err := d.mirrors(m.GetRequestMirrorPolicies(), path+".request_mirror_policies")
+	if err != nil {
+		return err
+	}
+	if out.HTTP.Mirrors, err = route.NewMirrors(mirrors); err != nil {
+		return fail(path, "%v", err)
+	}
+	if e := m.GetOutlierDetection().GetErrorMatcher(); e != nil {
+		out.HTTP.Errors, err = answerMatch(e, path+".outlier_detection.error_matcher")
+	}
 	return err
+}
+
+// answerMatch reads what is said of an answer's head.
+func answerMatch(m *matcherv3.MatchPredicate, path string) (out *route.AnswerMatch, err error) {
+	each := func(set *matcherv3.MatchPredicate_MatchSet, path string) (out []route.AnswerMatch, err error) {
+		for i, r := range set.GetRules() {
+			a, err := answerMatch(r, at(path+".rules", i))
+			if err != nil {
+				return nil, err
+			}
+			out = append(out, *a)
+		}
+		return out, nil
+	}
+	out = &route.AnswerMatch{}
+	switch r := m.GetRule().(type) {
+	case *matcherv3.MatchPredicate_OrMatch:
+		out.Any, err = each(r.OrMatch, path+".or_match")
+	case *matcherv3.MatchPredicate_AndMatch:
+		out.All, err = each(r.AndMatch, path+".and_match")
+	case *matcherv3.MatchPredicate_NotMatch:
+		out.Not, err = answerMatch(r.NotMatch, path+".not_match")
+	case *matcherv3.MatchPredicate_HttpResponseHeadersMatch:
+		here := path + ".http_response_headers_match.headers"
+		if len(r.HttpResponseHeadersMatch.GetHeaders()) == 0 {
+			return nil, fail(here, "is missing")
+		}
+		out.Headers, err = headerMatches(r.HttpResponseHeadersMatch.GetHeaders(), here)
+	default:
+		return nil, fail(path, "has no rule")
+	}
+	return out, err
 }
 
 func upstreamProtocol(u *upstreamHTTP, out *cluster.Config) error {
@@ -139,7 +185,10 @@ func upstreamProtocol(u *upstreamHTTP, out *cluster.Config) error {
 			return err
 		}
 	}
-	return commonHTTP(u.common, out, u.commonPath)
+	if err := commonHTTP(u.common, out, u.commonPath); err != nil || out.HTTP.HTTP2 == nil {
+		return err
+	}
+	return fieldsFit(out.HTTP.HTTP2, out.HTTP.MaxResponseHeaderKB, u.paths[1], "max_response_headers_kb")
 }
 
 func (d *decoder) upstreamHTTP1(m *corev3.Http1ProtocolOptions, path string) (out cluster.HTTP1, err error) {

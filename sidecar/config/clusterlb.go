@@ -191,7 +191,7 @@ func (d *decoder) typedPolicy(m *clusterv3.LoadBalancingPolicy, out *cluster.Con
 			return err
 		}
 		if c := p.GetConsistentHashingLbConfig(); c != nil {
-			return consistent(c.GetUseHostnameForHashing(), c.GetHashBalanceFactor(), out, path+".consistent_hashing_lb_config")
+			return typedConsistent(c, out, path+".consistent_hashing_lb_config")
 		}
 		//lint:ignore SA1019 deprecated, and still taken by Envoy
 		return consistent(p.GetUseHostnameForHashing(), p.GetHashBalanceFactor(), out, path)
@@ -201,8 +201,7 @@ func (d *decoder) typedPolicy(m *clusterv3.LoadBalancingPolicy, out *cluster.Con
 		if err := maglev(p.GetTableSize(), out, path); err != nil {
 			return err
 		}
-		c := p.GetConsistentHashingLbConfig()
-		return consistent(c.GetUseHostnameForHashing(), c.GetHashBalanceFactor(), out, path+".consistent_hashing_lb_config")
+		return typedConsistent(p.GetConsistentHashingLbConfig(), out, path+".consistent_hashing_lb_config")
 	case *wrrlocalityv3.WrrLocality:
 		out.LocalityWeighted = true
 		return d.typedPolicy(p.GetEndpointPickingPolicy(), out, path+".endpoint_picking_policy", depth+1)
@@ -382,6 +381,14 @@ func consistent(hostname bool, factor *wrapperspb.UInt32Value, out *cluster.Conf
 		t.BalanceFactor = factor.GetValue()
 	}
 	return nil
+}
+
+func typedConsistent(c *commonv3.ConsistentHashingLbConfig, out *cluster.Config, path string) (err error) {
+	if err := consistent(c.GetUseHostnameForHashing(), c.GetHashBalanceFactor(), out, path); err != nil {
+		return err
+	}
+	out.Hash.Policies, err = hashPolicies(c.GetHashPolicy(), path+".hash_policy")
+	return err
 }
 
 // selector is what both forms of a subset selector have.

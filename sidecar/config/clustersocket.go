@@ -41,13 +41,9 @@ func (d *decoder) upstreamSocket(ts *corev3.TransportSocket, path string) (clust
 	if p.GetTransportSocket() == nil {
 		return 0, nil, nil, fail(path+".transport_socket", "is missing: say a RawBuffer or an UpstreamTlsContext")
 	}
-	announce := cluster.Announcement(1)
-	switch v := p.GetConfig().GetVersion(); v {
-	case corev3.ProxyProtocolConfig_V1:
-	case corev3.ProxyProtocolConfig_V2:
-		announce = 2
-	default:
-		return 0, nil, nil, fail(path+".config.version", "unknown value %d", v)
+	announce, err := announcement(p.GetConfig(), path+".config")
+	if err != nil {
+		return 0, nil, nil, err
 	}
 	more, err := announcedExtensions(p.GetConfig(), announce, path+".config")
 	if err != nil {
@@ -55,6 +51,17 @@ func (d *decoder) upstreamSocket(ts *corev3.TransportSocket, path string) (clust
 	}
 	t, err := d.innerSocket(p.GetTransportSocket(), path+".transport_socket")
 	return announce, more, t, err
+}
+
+func announcement(m *corev3.ProxyProtocolConfig, path string) (cluster.Announcement, error) {
+	switch v := m.GetVersion(); v {
+	case corev3.ProxyProtocolConfig_V1:
+		return 1, nil
+	case corev3.ProxyProtocolConfig_V2:
+		return 2, nil
+	default:
+		return 0, fail(path+".version", "unknown value %d", v)
+	}
 }
 
 func announcedExtensions(m *corev3.ProxyProtocolConfig, version cluster.Announcement, path string) (*cluster.Extensions, error) {

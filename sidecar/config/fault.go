@@ -18,6 +18,7 @@ const (
 	faultStatusKey     = "fault.http.abort.http_status"
 	faultGRPCKey       = "fault.http.abort.grpc_status"
 	faultActiveKey     = "fault.http.max_active_faults"
+	faultRateShareKey  = "fault.http.rate_limit.response_percent"
 )
 
 func (d *decoder) fault(m *faultv3.HTTPFault, path string) (*fault.Config, error) {
@@ -30,6 +31,11 @@ func (d *decoder) fault(m *faultv3.HTTPFault, path string) (*fault.Config, error
 	}
 	if m.GetAbort() != nil {
 		if out.Abort, err = d.faultAbort(m, path+".abort"); err != nil {
+			return nil, err
+		}
+	}
+	if m.GetResponseRateLimit() != nil {
+		if out.Rate, err = d.faultRate(m, path+".response_rate_limit"); err != nil {
 			return nil, err
 		}
 	}
@@ -101,6 +107,19 @@ func (d *decoder) faultAbort(m *faultv3.HTTPFault, path string) (_ *fault.Abort,
 	}
 	out.Unit, _ = shareUnit(c.GetPercentage(), "")
 	if s, ok := d.runtime.share(cmp.Or(m.GetAbortPercentRuntime(), faultAbortShareKey)); ok {
+		out.Share, out.Settled = s, true
+	}
+	return out, nil
+}
+
+func (d *decoder) faultRate(m *faultv3.HTTPFault, path string) (_ *fault.Rate, err error) {
+	c := m.GetResponseRateLimit()
+	out := &fault.Rate{FromHeader: c.GetHeaderLimit() != nil, KiB: uint32(min(c.GetFixedLimit().GetLimitKbps(), math.MaxUint32))}
+	if out.Share, err = share(c.GetPercentage(), path+".percentage"); err != nil {
+		return nil, err
+	}
+	out.Unit, _ = shareUnit(c.GetPercentage(), "")
+	if s, ok := d.runtime.share(cmp.Or(m.GetResponseRateLimitPercentRuntime(), faultRateShareKey)); ok {
 		out.Share, out.Settled = s, true
 	}
 	return out, nil

@@ -19,7 +19,6 @@ func declareBalancing() {
 	const subsetFields = "fallback_policy default_subset subset_selectors locality_weight_aware scale_locality_weight " +
 		"panic_mode_any list_as_any metadata_fallback_policy"
 	const selectorFields = "keys single_host_per_subset fallback_policy fallback_keys_subset"
-	hashPolicy := map[string]string{"hash_policy": "use the route's hash_policy"}
 	declare("Load balancing", map[protoreflect.FullName]*rules{
 		"envoy.config.cluster.v3.Cluster.RoundRobinLbConfig":   {use: "slow_start_config"},
 		"envoy.config.cluster.v3.Cluster.LeastRequestLbConfig": {use: "choice_count active_request_bias slow_start_config"},
@@ -51,7 +50,7 @@ func declareBalancing() {
 		"envoy.extensions.load_balancing_policies.subset.v3.Subset":                                            {use: subsetFields + " allow_redundant_keys subset_lb_policy"},
 		"envoy.extensions.load_balancing_policies.subset.v3.Subset.LbSubsetSelector":                           {use: selectorFields},
 		"envoy.extensions.load_balancing_policies.common.v3.SlowStartConfig":                                   {use: "slow_start_window aggression min_weight_percent"},
-		"envoy.extensions.load_balancing_policies.common.v3.ConsistentHashingLbConfig":                         {use: "use_hostname_for_hashing hash_balance_factor", instead: hashPolicy},
+		"envoy.extensions.load_balancing_policies.common.v3.ConsistentHashingLbConfig":                         {use: "use_hostname_for_hashing hash_balance_factor hash_policy"},
 		"envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig":                                  {use: "zone_aware_lb_config locality_weighted_lb_config"},
 		"envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig":                {use: zoneFields + " force_locality_direct_routing force_local_zone locality_basis"},
 		"envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig.ForceLocalZone": {use: "min_size"},

@@ -16,6 +16,8 @@ import (
 
 const questionReason = "each question has a socket of its own"
 
+const answerOnly = "an answer is judged by its head, in Envoy too, where this never holds"
+
 const extensionsOfV2 = "with V2 alone: headers of V1 have no extensions"
 
 const budgetsHint = "there are no such histograms: durations and sizes of requests are in hauberk_request_duration_seconds and in access logs"
@@ -156,9 +158,11 @@ func declareHealthChecks() {
 		"envoy.extensions.health_check.event_sinks.file.v3.HealthCheckEventFileSink": {use: "event_log_path"},
 		"envoy.config.core.v3.HealthCheck.HttpHealthCheck": {
 			use: "host path send receive response_buffer_size request_headers_to_add request_headers_to_remove " +
-				"expected_statuses retriable_statuses codec_client_type service_name_matcher method",
+				"expected_statuses retriable_statuses codec_client_type service_name_matcher method use_alpn_protocol",
 		},
-		"envoy.config.core.v3.HealthCheck.TcpHealthCheck":  {use: "send receive"},
+		"envoy.config.core.v3.HealthCheck.TcpHealthCheck": {
+			use: "send receive proxy_protocol_config", but: map[string]string{"proxy_protocol_config": "its version alone: a check is nobody's"},
+		},
 		"envoy.config.core.v3.HealthCheck.GrpcHealthCheck": {use: "service_name authority initial_metadata"},
 		"envoy.config.core.v3.HealthCheck.Payload":         {use: "text binary"},
 		"envoy.config.core.v3.HealthCheck.TlsOptions":      {use: "alpn_protocols"},
@@ -192,9 +196,23 @@ func declareUpstreamHTTP() {
 	declare("Cluster", map[protoreflect.FullName]*rules{
 		"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
 			use: "common_http_protocol_options explicit_http_config use_downstream_protocol_config auto_config upstream_http_protocol_options " +
-				"retry_policy hash_policy",
+				"retry_policy hash_policy request_mirror_policies outlier_detection",
 		},
-		"envoy.config.core.v3.UpstreamHttpProtocolOptions": {use: "auto_sni auto_san_validation override_auto_sni_header"},
+		"envoy.extensions.upstreams.http.v3.HttpProtocolOptions.OutlierDetection": {use: "error_matcher"},
+		"envoy.config.common.matcher.v3.MatchPredicate": {
+			use: "or_match and_match not_match http_response_headers_match",
+			instead: map[string]string{
+				"any_match":                        answerOnly,
+				"http_request_headers_match":       answerOnly,
+				"http_request_trailers_match":      answerOnly,
+				"http_response_trailers_match":     answerOnly,
+				"http_request_generic_body_match":  answerOnly,
+				"http_response_generic_body_match": answerOnly,
+			},
+		},
+		"envoy.config.common.matcher.v3.MatchPredicate.MatchSet": {use: "rules"},
+		"envoy.config.common.matcher.v3.HttpHeadersMatch":        {use: "headers"},
+		"envoy.config.core.v3.UpstreamHttpProtocolOptions":       {use: "auto_sni auto_san_validation override_auto_sni_header"},
 		"envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig": {
 			use: "http_protocol_options http2_protocol_options",
 		},

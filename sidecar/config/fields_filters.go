@@ -25,20 +25,21 @@ func init() {
 		"envoy.config.route.v3.FilterConfig": {use: "config is_optional disabled"},
 		"envoy.extensions.filters.http.fault.v3.HTTPFault": {
 			use: "delay abort upstream_cluster headers max_active_faults delay_percent_runtime abort_percent_runtime " +
-				"delay_duration_runtime abort_http_status_runtime max_active_faults_runtime abort_grpc_status_runtime",
-			ignore: map[string]string{
-				"response_rate_limit_percent_runtime": "it is of response_rate_limit, which is refused",
-				"disable_downstream_cluster_stats":    statsReason,
-			},
+				"delay_duration_runtime abort_http_status_runtime max_active_faults_runtime abort_grpc_status_runtime " +
+				"response_rate_limit response_rate_limit_percent_runtime",
+			ignore: map[string]string{"disable_downstream_cluster_stats": statsReason},
+			but:    map[string]string{"response_rate_limit": "of the answers of hosts that are no tunnels"},
 			instead: map[string]string{
-				"downstream_nodes":    "nobody's word for x-envoy-downstream-service-node is taken; use headers",
-				"response_rate_limit": "bandwidth is not limited",
+				"downstream_nodes": "nobody's word for x-envoy-downstream-service-node is taken; use headers",
 			},
 		},
-		"envoy.extensions.filters.http.fault.v3.FaultAbort":               {use: "http_status grpc_status header_abort percentage response_body"},
-		"envoy.extensions.filters.http.fault.v3.FaultAbort.HeaderAbort":   {},
-		"envoy.extensions.filters.common.fault.v3.FaultDelay":             {use: "fixed_delay header_delay percentage"},
-		"envoy.extensions.filters.common.fault.v3.FaultDelay.HeaderDelay": {},
+		"envoy.extensions.filters.http.fault.v3.FaultAbort":                   {use: "http_status grpc_status header_abort percentage response_body"},
+		"envoy.extensions.filters.http.fault.v3.FaultAbort.HeaderAbort":       {},
+		"envoy.extensions.filters.common.fault.v3.FaultDelay":                 {use: "fixed_delay header_delay percentage"},
+		"envoy.extensions.filters.common.fault.v3.FaultDelay.HeaderDelay":     {},
+		"envoy.extensions.filters.common.fault.v3.FaultRateLimit":             {use: "fixed_limit header_limit percentage"},
+		"envoy.extensions.filters.common.fault.v3.FaultRateLimit.FixedLimit":  {use: "limit_kbps"},
+		"envoy.extensions.filters.common.fault.v3.FaultRateLimit.HeaderLimit": {},
 		"envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit": {
 			use: "stat_prefix status token_bucket filter_enabled filter_enforced request_headers_to_add_when_not_enforced " +
 				"response_headers_to_add local_rate_limit_per_downstream_connection enable_x_ratelimit_headers " +
@@ -62,10 +63,8 @@ func init() {
 		"envoy.extensions.filters.http.header_mutation.v3.HeaderMutation":         {use: "mutations most_specific_header_mutations_wins"},
 		"envoy.extensions.filters.http.header_mutation.v3.HeaderMutationPerRoute": {use: "mutations"},
 		"envoy.extensions.filters.http.header_mutation.v3.Mutations": {
-			use: "request_mutations query_parameter_mutations response_mutations request_trailers_mutations response_trailers_mutations",
-			instead: map[string]string{
-				"formatters": "the access log's operators are the only ones",
-			},
+			use: "request_mutations query_parameter_mutations response_mutations request_trailers_mutations response_trailers_mutations formatters",
+			but: map[string]string{"formatters": formattersKnown},
 		},
 		"envoy.config.core.v3.KeyValueMutation": {use: "append remove"},
 		"envoy.config.core.v3.KeyValueAppend":   {use: "record action"},

@@ -16,6 +16,8 @@ import (
 	netrbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/rbac/v3"
 	sniclusterv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/sni_cluster/v3"
 	tcpproxyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
+	metadataformatterv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/formatter/metadata/v3"
+	withoutqueryv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/formatter/req_without_query/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 )
 
@@ -24,6 +26,8 @@ const (
 	bufferReason = "buffers have a fixed bound and apply back-pressure"
 	metaReason   = "no filter or log asks for it"
 	ticketReason = "sessions are never resumed"
+
+	formattersKnown = "req_without_query and metadata alone, whose operators are there without them too"
 
 	notInEnvoy = "Envoy does not implement it either"
 
@@ -168,7 +172,7 @@ func init() {
 				"preserve_external_request_id always_set_request_id_in_response proxy_100_continue add_user_agent " +
 				"represent_ipv4_remote_address_as_ipv4_mapped_ipv6 append_x_forwarded_port scheme_header_transformation " +
 				"strip_matching_host_port strip_any_host_port strip_trailing_host_dot local_reply_config append_local_overload request_id_extension " +
-				"early_header_mutation_extensions original_ip_detection_extensions drain_timeout_jitter forward_client_cert_matcher",
+				"early_header_mutation_extensions original_ip_detection_extensions drain_timeout_jitter forward_client_cert_matcher forward_proto_config proxy_status_config",
 			ignore: map[string]string{
 				"add_proxy_protocol_connection_state": "no filter reads it",
 				"record_route_resolution_stats":       statsReason,
@@ -178,10 +182,12 @@ func init() {
 				"scoped_routes":                  "use rds or route_config",
 				"path_normalization_options":     "use normalize_path and merge_slashes",
 				"typed_header_validation_config": "messages are always validated",
-				"proxy_status_config":            "the access log tells why",
-				"forward_proto_config":           "the transport, or a trusted hop, tells the scheme",
 			},
 		},
+		"envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ProxyStatusConfig": {
+			use: "remove_details remove_connection_termination_details remove_response_flags set_recommended_response_code use_node_id literal_proxy_name",
+		},
+		"envoy.extensions.filters.network.http_connection_manager.v3.ForwardProtoConfig": {use: "https_destination_ports http_destination_ports"},
 		"envoy.extensions.filters.network.http_connection_manager.v3.RequestIDExtension": {use: "typed_config"},
 		"envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig": {
 			use: "pack_trace_reason use_request_id_for_trace_sampling",
@@ -210,12 +216,12 @@ func init() {
 				"allow_connect max_outbound_frames max_outbound_control_frames " +
 				"max_consecutive_inbound_frames_with_empty_payload max_inbound_priority_frames_per_stream " +
 				"max_inbound_window_update_frames_per_data_frame_sent stream_error_on_invalid_http_messaging " +
-				"override_stream_error_on_invalid_http_message custom_settings_parameters connection_keepalive",
+				"override_stream_error_on_invalid_http_message custom_settings_parameters connection_keepalive " +
+				"enable_huffman_encoding disallow_obs_text max_header_field_size_kb stream_reset_burst stream_reset_rate",
 			instead: map[string]string{
-				"allow_metadata":           "METADATA frames are Envoy's own and are not implemented",
-				"max_metadata_size":        "METADATA frames are Envoy's own and are not implemented",
-				"max_header_field_size_kb": "use max_request_headers_kb",
-				"use_oghttp2_codec":        "there is one codec",
+				"allow_metadata":    "METADATA frames are Envoy's own and are not implemented",
+				"max_metadata_size": "METADATA frames are Envoy's own and are not implemented",
+				"use_oghttp2_codec": "there is one codec",
 			},
 		},
 		"envoy.config.core.v3.Http2ProtocolOptions.SettingsParameter": {use: "identifier value"},
@@ -239,7 +245,7 @@ func init() {
 			},
 		},
 		"envoy.extensions.filters.http.router.v3.Router": {
-			use: "suppress_envoy_headers respect_expected_rq_timeout start_child_span",
+			use: "suppress_envoy_headers respect_expected_rq_timeout start_child_span reject_connect_request_early_data",
 			ignore: map[string]string{
 				"dynamic_stats": statsReason,
 				"suppress_grpc_request_failure_code_stats": "requests are counted by their code, whatever they are",
@@ -287,9 +293,9 @@ func init() {
 		"envoy.extensions.access_loggers.stream.v3.StderrAccessLog": {use: "log_format"},
 		"envoy.extensions.access_loggers.open_telemetry.v3.OpenTelemetryAccessLogConfig": {
 			use: "common_config http_service grpc_service disable_builtin_labels resource_attributes body attributes stat_prefix log_name " +
-				"buffer_flush_interval buffer_size_bytes custom_tags",
+				"buffer_flush_interval buffer_size_bytes custom_tags formatters",
+			but: map[string]string{"formatters": formattersKnown},
 			instead: map[string]string{
-				"formatters":                  "Envoy's own operators are all there is; REQ_WITHOUT_QUERY is one of them",
 				"filter_state_objects_to_log": "nothing has filter state; use attributes",
 				"resource_detectors":          "use resource_attributes",
 			},
@@ -308,16 +314,16 @@ func init() {
 		"opentelemetry.proto.common.v1.AnyValue": {
 			use: "string_value bool_value int_value double_value array_value kvlist_value bytes_value",
 		},
+		"envoy.extensions.formatter.req_without_query.v3.ReqWithoutQuery": {},
+		"envoy.extensions.formatter.metadata.v3.Metadata":                 {},
 		"envoy.config.core.v3.SubstitutionFormatString": {
-			use: "text_format text_format_source json_format content_type omit_empty_values",
+			use: "text_format text_format_source json_format content_type omit_empty_values formatters",
 			but: map[string]string{
+				"formatters":         formattersKnown,
 				"text_format_source": "a filename in what a bootstrap says alone",
 				"content_type":       "of local replies; that of an access log changes nothing, as in Envoy",
 			},
 			ignore: map[string]string{"json_format_options": "the members of an object are always sorted"},
-			instead: map[string]string{
-				"formatters": "Envoy's own operators are all there is; REQ_WITHOUT_QUERY is one of them",
-			},
 		},
 	})
 
@@ -331,6 +337,7 @@ func init() {
 	extend("envoy.config.accesslog.v3.AccessLog.typed_config", "access log",
 		&accesslogfilev3.FileAccessLog{}, &accesslogstreamv3.StdoutAccessLog{}, &accesslogstreamv3.StderrAccessLog{},
 		&otelv3.OpenTelemetryAccessLogConfig{})
+	extend("envoy.config.core.v3.TypedExtensionConfig.typed_config", "extension", &withoutqueryv3.ReqWithoutQuery{}, &metadataformatterv3.Metadata{})
 }
 
 // nameOnly is for extensions: the type of the configuration decides, as in Envoy.

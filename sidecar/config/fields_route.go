@@ -105,13 +105,16 @@ func init() {
 		"envoy.extensions.internal_redirect.allow_listed_routes.v3.AllowListedRoutesConfig": {use: "allowed_route_names"},
 		"envoy.extensions.internal_redirect.safe_cross_scheme.v3.SafeCrossSchemeConfig":     {},
 		"envoy.config.route.v3.RateLimit": {
-			use: "stage actions x_ratelimit_option",
+			use: "stage actions x_ratelimit_option hits_addend",
+			but: map[string]string{"hits_addend": "in the rate_limits of a filter alone, as in Envoy"},
 			instead: map[string]string{
 				"disable_key":          "it is for rate limit services",
 				"limit":                "it is for rate limit services; write the token bucket of a descriptor",
-				"hits_addend":          "a request takes one token",
 				"apply_on_stream_done": "it is for rate limit services",
 			},
+		},
+		"envoy.config.route.v3.RateLimit.HitsAddend": {
+			use: "number", instead: map[string]string{"format": "write a number", "is_negative_hits": "a request gives no tokens back"},
 		},
 		"envoy.config.route.v3.RateLimit.Action": {
 			use: "source_cluster destination_cluster request_headers query_parameters remote_address masked_remote_address generic_key " +

@@ -1,6 +1,9 @@
 package config
 
 import (
+	"cmp"
+	"strings"
+
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 
@@ -51,12 +54,18 @@ func hcmCodec(m *hcmv3.HttpConnectionManager, out *hcm.Config, path string) (err
 	default:
 		return fail(path+".codec_type", "is %s; use HTTP1, HTTP2 or AUTO: HTTP/3 is not implemented", m.GetCodecType())
 	}
-	out.HTTP2, err = http2Options(m.GetHttp2ProtocolOptions(), path+".http2_protocol_options")
+	here := path + ".http2_protocol_options"
+	if out.HTTP2, err = http2Options(m.GetHttp2ProtocolOptions(), here); err == nil {
+		err = fieldsFit(out.HTTP2, out.MaxRequestHeadersKB, here, "max_request_headers_kb")
+	}
+	if err != nil {
+		return err
+	}
 	// The manager's own setting goes before the deprecated one of the codec, where it is made.
 	if own := m.GetStreamErrorOnInvalidHttpMessage(); own != nil && m.GetHttp2ProtocolOptions().GetOverrideStreamErrorOnInvalidHttpMessage() == nil {
 		out.HTTP2.MalformedEndsConnection = !own.GetValue()
 	}
-	return err
+	return nil
 }
 
 func (d *decoder) hcmRoutes(m *hcmv3.HttpConnectionManager, out *hcm.Config, path string) (err error) {
@@ -109,6 +118,16 @@ func hcmServerName(m *hcmv3.HttpConnectionManager, out *hcm.Config, path string)
 		// The name is for nothing then, as in Envoy.
 	default:
 		return fail(path+".server_header_transformation", "unknown value %d", m.GetServerHeaderTransformation())
+	}
+	if p := m.GetProxyStatusConfig(); p != nil {
+		name := cmp.Or(p.GetLiteralProxyName(), m.GetServerName(), "envoy")
+		if strings.ContainsFunc(name, func(r rune) bool { return notInNames(r) && r != ':' && r != '/' }) {
+			return fail(path+".proxy_status_config", "%q is no name of a proxy in Proxy-Status (RFC 9209 2)", name)
+		}
+		out.ProxyStatus = &hcm.ProxyStatus{
+			Name: name, NodeID: p.GetUseNodeId(), WithoutDetails: p.GetRemoveDetails(), WithoutTermination: p.GetRemoveConnectionTerminationDetails(),
+			WithoutFlags: p.GetRemoveResponseFlags(), SetCode: p.GetSetRecommendedResponseCode(),
+		}
 	}
 	return nil
 }

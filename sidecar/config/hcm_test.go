@@ -1,8 +1,10 @@
 package config
 
 import (
+	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -11,6 +13,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/hcm"
+	"github.com/hauberk-mesh/hauberk/sidecar/http2"
 )
 
 // Each case changes one place of manager.yaml.
@@ -22,7 +25,7 @@ func TestManagerRefuses(t *testing.T) {
 	for _, c := range []struct{ old, new, want string }{
 		{"via: edge", "strip_matching_host_port: true", `strip_any_host_port: cannot be used together with strip_matching_host_port`},
 		{"via: edge", "access_log_flush_interval: 1s", `access_log_options: the deprecated fields of the same meaning are set too`},
-		{"via: edge", "proxy_status_config: {}", `proxy_status_config: unsupported; remove the field: the access log tells why`},
+		{"via: edge", "proxy_status_config: {literal_proxy_name: a b}", `proxy_status_config: "a b" is no name of a proxy in Proxy-Status`},
 		{"via: edge", "path_normalization_options: {}", `path_normalization_options: unsupported`},
 		{"drain_timeout_jitter: {value: 20}", "drain_timeout_jitter: {value: 101}", `drain_timeout_jitter.value: value must be inside range`},
 		{"via: edge", "upgrade_configs: [{upgrade_type: 'websocket, H2C'}]", `upgrade_configs[0].upgrade_type: h2c is never offered onward: what follows would be out of sight`},
@@ -141,6 +144,59 @@ func TestMalformedMessages(t *testing.T) {
 		if c.HTTP2.MalformedEndsConnection != want.http2 || c.KeepAfterBadRequest == want.http1 {
 			t.Errorf("%s: HTTP/1 goes on %v, HTTP/2 ends %v", fields, c.KeepAfterBadRequest, c.HTTP2.MalformedEndsConnection)
 		}
+	}
+}
+
+// TestSchemePorts: ports that tell of a client's connection.
+func TestSchemePorts(t *testing.T) {
+	read := func(fields string) (*hcm.Config, error) {
+		b, err := ParseBootstrap([]byte(`static_resources: {listeners: [{name: l, address: {socket_address: {address: 127.0.0.1, port_value: 1}}, filter_chains: [
+			{filters: [{name: h, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager, stat_prefix: s, forward_proto_config: ` + fields +
+			`, route_config: {}, http_filters: [{name: r, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}]}}]}]}]}`))
+		if err != nil {
+			return nil, err
+		}
+		return b.Listeners[0].Chains[0].HTTP, nil
+	}
+	c, err := read("{https_destination_ports: [443, 8443], http_destination_ports: [80]}")
+	if err != nil || !slices.Equal(c.HTTPSPorts, []uint16{443, 8443}) || !slices.Equal(c.HTTPPorts, []uint16{80}) {
+		t.Errorf("%+v, %v", c, err)
+	}
+	if _, err := read("{http_destination_ports: [80, 65536]}"); err == nil || !strings.Contains(err.Error(), "forward_proto_config.http_destination_ports[1]: 65536 is no port") {
+		t.Error(err)
+	}
+}
+
+// TestHTTP2Options: what is said of resets, of codes and of single fields.
+func TestHTTP2Options(t *testing.T) {
+	read := func(fields string) (*http2.Config, error) {
+		b, err := ParseBootstrap([]byte(`static_resources: {listeners: [{name: l, address: {socket_address: {address: 127.0.0.1, port_value: 1}}, filter_chains: [
+			{filters: [{name: h, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager, stat_prefix: s, ` + fields +
+			`, route_config: {}, http_filters: [{name: r, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}]}}]}]}]}`))
+		if err != nil {
+			return nil, err
+		}
+		return b.Listeners[0].Chains[0].HTTP.HTTP2, nil
+	}
+	c, err := read(`max_request_headers_kb: 100, http2_protocol_options: {stream_reset_burst: 0, stream_reset_rate: 99999999999, enable_huffman_encoding: true, disallow_obs_text: true, max_header_field_size_kb: 100}`)
+	if err != nil || c.ResetBurst != 0 || c.ResetRate != math.MaxInt32 || !c.Huffman || !c.RejectObsText || c.MaxFieldBytes != 100<<10 {
+		t.Errorf("%+v, %v", c, err)
+	}
+	if c, err = read(`http2_protocol_options: {}`); err != nil || c.ResetBurst != 1000 || c.ResetRate != 33 || c.Huffman || c.RejectObsText || c.MaxFieldBytes != 0 {
+		t.Errorf("%+v, %v", c, err)
+	}
+	for fields, refused := range map[string]string{
+		`http2_protocol_options: {max_header_field_size_kb: 64}`:                              "max_header_field_size_kb: is more than the 60 KB of max_request_headers_kb",
+		`max_request_headers_kb: 99, http2_protocol_options: {max_header_field_size_kb: 100}`: "max_header_field_size_kb: is more than the 99 KB of max_request_headers_kb",
+		`max_request_headers_kb: 99, http2_protocol_options: {max_header_field_size_kb: 63}`:  "max_header_field_size_kb",
+	} {
+		if _, err := read(fields); err == nil || !strings.Contains(err.Error(), refused) {
+			t.Errorf("%s: %v", fields, err)
+		}
+	}
+	_, err = clusterOf(t, oneEndpoint+"common_http_protocol_options: {max_response_headers_kb: 80}\nhttp2_protocol_options: {max_header_field_size_kb: 90}\n")
+	if err == nil || !strings.Contains(err.Error(), "http2_protocol_options.max_header_field_size_kb: is more than the 80 KB of max_response_headers_kb") {
+		t.Error(err)
 	}
 }
 

@@ -3,6 +3,7 @@ package config
 //lint:file-ignore SA1019 deprecated fields are in many configurations, and mean what they meant
 
 import (
+	"math"
 	"strings"
 	"time"
 
@@ -34,9 +35,26 @@ func hcmTrust(m *hcmv3.HttpConnectionManager, out *hcm.Config, path string) (err
 	if out.Internal, err = prefixes(m.GetInternalAddressConfig().GetCidrRanges(), path+".internal_address_config.cidr_ranges"); err != nil {
 		return err
 	}
+	forwarded := m.GetForwardProtoConfig()
+	if out.HTTPSPorts, err = ports(forwarded.GetHttpsDestinationPorts(), path+".forward_proto_config.https_destination_ports"); err != nil {
+		return err
+	}
+	if out.HTTPPorts, err = ports(forwarded.GetHttpDestinationPorts(), path+".forward_proto_config.http_destination_ports"); err != nil {
+		return err
+	}
 	out.Scheme = strings.ToLower(m.GetSchemeHeaderTransformation().GetSchemeToOverwrite())
 	out.MatchUpstreamScheme = out.Scheme == "" && m.GetSchemeHeaderTransformation().GetMatchUpstream()
 	return nil
+}
+
+func ports(numbers []uint32, path string) (out []uint16, err error) {
+	for i, n := range numbers {
+		if n > math.MaxUint16 {
+			return nil, fail(at(path, i), "%d is no port", n)
+		}
+		out = append(out, uint16(n))
+	}
+	return out, nil
 }
 
 // hcmDetection reads the extensions that find the client. One that does what

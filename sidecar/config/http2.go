@@ -1,6 +1,8 @@
 package config
 
 import (
+	"cmp"
+	"math"
 	"slices"
 
 	"google.golang.org/protobuf/types/known/wrapperspb"
@@ -31,7 +33,18 @@ func http2Options(o *corev3.Http2ProtocolOptions, path string) (*http2.Config, e
 			f.to(f.from.GetValue())
 		}
 	}
+	for _, f := range []struct {
+		from *wrapperspb.UInt64Value
+		to   *int
+	}{{o.GetStreamResetBurst(), &c.ResetBurst}, {o.GetStreamResetRate(), &c.ResetRate}} {
+		if f.from != nil {
+			*f.to = int(min(f.from.GetValue(), math.MaxInt32)) // more never runs out either
+		}
+	}
 	c.AllowConnect = o.GetAllowConnect()
+	c.Huffman = o.GetEnableHuffmanEncoding().GetValue()
+	c.RejectObsText = o.GetDisallowObsText().GetValue()
+	c.MaxFieldBytes = int(o.GetMaxHeaderFieldSizeKb().GetValue()) << 10
 	c.MalformedEndsConnection = !o.GetOverrideStreamErrorOnInvalidHttpMessage().GetValue()
 	if o.GetOverrideStreamErrorOnInvalidHttpMessage() == nil {
 		//lint:ignore SA1019 deprecated, and Envoy takes it still
@@ -76,4 +89,13 @@ func http2KeepAlive(k *corev3.KeepaliveSettings, path string) (out http2.Keepali
 		out.Jitter = j.GetValue() / 100
 	}
 	return out, nil
+}
+
+// fieldsFit checks that one field may not be longer than a head, as Envoy does: kb is how long
+// a head may be, 0 for Envoy's default.
+func fieldsFit(c *http2.Config, kb int, path, heads string) error {
+	if most := cmp.Or(kb, 60); c.MaxFieldBytes > most<<10 {
+		return fail(path+".max_header_field_size_kb", "is more than the %d KB of %s", most, heads)
+	}
+	return nil
 }

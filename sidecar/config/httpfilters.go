@@ -44,6 +44,7 @@ func (d *decoder) hcmFilters(m *hcmv3.HttpConnectionManager, out *hcm.Config, pa
 		return err
 	}
 	out.SuppressEnvoyHeaders, out.RespectExpectedTimeout = router.GetSuppressEnvoyHeaders(), router.GetRespectExpectedRqTimeout()
+	out.RejectEarlyConnect = router.GetRejectConnectRequestEarlyData().GetValue()
 	return nil
 }
 
@@ -121,7 +122,7 @@ func (d *decoder) httpFilter(msg any, path string) (any, error) {
 	case *corsv3.Cors:
 		return hcm.CORSFilter{}, nil
 	case *mutationfilterv3.HeaderMutation:
-		out, err := headerMutation(c.GetMutations(), path+".mutations")
+		out, err := d.headerMutation(c.GetMutations(), path+".mutations")
 		if err == nil {
 			out.MostSpecificWins = c.GetMostSpecificHeaderMutationsWins()
 		}
@@ -181,7 +182,7 @@ func (d *decoder) filterOverride(msg any, path string) (any, error) {
 	case *corsv3.CorsPolicy:
 		return d.corsPolicy(c, c.GetFilterEnabled(), path)
 	case *mutationfilterv3.HeaderMutationPerRoute:
-		return headerMutation(c.GetMutations(), path+".mutations")
+		return d.headerMutation(c.GetMutations(), path+".mutations")
 	case *bufferv3.BufferPerRoute:
 		if c.GetBuffer() == nil {
 			return &buffer.Config{Disabled: true}, nil
@@ -257,9 +258,12 @@ func (d *decoder) deprecatedCORS(m *routev3.CorsPolicy, list []route.FilterOverr
 	return append(list, route.FilterOverride{Name: hcm.DeprecatedCORS, Config: p}), nil
 }
 
-func headerMutation(m *mutationfilterv3.Mutations, path string) (*headermutation.Config, error) {
+func (d *decoder) headerMutation(m *mutationfilterv3.Mutations, path string) (*headermutation.Config, error) {
 	out := &headermutation.Config{}
-	var err error
+	err := d.formatters(m.GetFormatters(), path+".formatters")
+	if err != nil {
+		return nil, err
+	}
 	for _, list := range []struct {
 		name string
 		from []*mutationv3.HeaderMutation

@@ -34,13 +34,15 @@ func TestFiltersRefuse(t *testing.T) {
 	const vh = "route_config.virtual_hosts[0]"
 	for _, c := range []struct{ name, old, new, want string }{
 		{"downstream nodes", "upstream_cluster: app", "downstream_nodes: [a]", filters + "[3].typed_config.downstream_nodes: unsupported"},
-		{"response rate", "upstream_cluster: app", "response_rate_limit: {fixed_limit: {limit_kbps: 1}}", filters + "[3].typed_config.response_rate_limit: unsupported; remove the field: bandwidth is not limited"},
+		{"response rate", "limit_kbps: 5", "limit_kbps: 0", filters + "[3].typed_config.response_rate_limit.fixed_limit.limit_kbps: value must be greater than or equal to 1"},
 		{"grpc status", "grpc_status: 14", "grpc_status: 17", filters + "[3].typed_config.abort.grpc_status: 17 is no status of gRPC"},
 		{"descriptor without a bucket", ", token_bucket: {max_tokens: 3, fill_interval: 60s}}", "}", "typed_config.descriptors[0].token_bucket: value is required"},
 		{"quick descriptor", "fill_interval: 0.05s}", "fill_interval: 0.04s}", filters + "[4].typed_config.descriptors[2].token_bucket.fill_interval: is 40ms; 50ms is the least"},
 		{"descriptor twice", `[{key: a, value: "2"}]`, `[{key: a, value: "1"}, {key: b}]`, filters + `[4].typed_config.descriptors: descriptor a="1", b="" is there twice`},
 		{"more dynamic descriptors than memory", "max_dynamic_descriptors: 100", "max_dynamic_descriptors: 1048577", filters + "[4].typed_config.max_dynamic_descriptors: is 1048577; 1048576 is the most"},
 		{"stage in the filter", "rate_limits:\n              - {", "rate_limits:\n              - {stage: 1, ", filters + "[4].typed_config.rate_limits[0].stage: is for the rate limits of routes"},
+		{"hits by format", "hits_addend: {number: 2}", "hits_addend: {format: '%REQ(x)%'}", filters + "[4].typed_config.rate_limits[0].hits_addend.format: unsupported"},
+		{"no hits", "hits_addend: {number: 2}", "hits_addend: {}", filters + "[4].typed_config.rate_limits[0].hits_addend.number: is missing or 0"},
 		{"limits of the whole cluster", "stage: 2", "local_cluster_rate_limit: {}", filters + "[4].typed_config.local_cluster_rate_limit: unsupported"},
 		{"quick fill", "fill_interval: 1s", "fill_interval: 0.01s", filters + "[4].typed_config.token_bucket.fill_interval: is 10ms; 50ms is the least"},
 		{"no bucket for a route", ", token_bucket: {max_tokens: 1, fill_interval: 60s}}", "}", vh + `.routes[0].typed_per_filter_config["limit"].token_bucket: is missing`},

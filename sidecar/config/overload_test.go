@@ -54,7 +54,7 @@ overload_manager:
 			overload.Heap: "overload_manager.resource_monitors[0]", overload.Connections: "overload_manager.resource_monitors[1]",
 			overload.Group: "overload_manager.resource_monitors[2]", overload.CPU: "overload_manager.resource_monitors[3]",
 		},
-		Timeouts: [...]*overload.Least{
+		Timeouts: [overload.Timeouts]*overload.Least{
 			overload.ConnectionIdle: {Absolute: true, Time: 2 * time.Second}, overload.StreamIdle: {Share: 0.25},
 			overload.Handshake: {Absolute: true}, overload.ConnectionMax: {},
 		},
@@ -104,7 +104,7 @@ func TestReducedTimeoutsThatAreRefused(t *testing.T) {
 	for _, tc := range []struct{ action, typed, want string }{
 		{"reduce_timeouts", "", `typed_config: is missing; the action "envoy.overload_actions.reduce_timeouts" says in it which timeouts it reduces`},
 		{"reduce_timeouts", scale(""), "typed_config.timer_scale_factors: value must contain at least 1 item(s)"},
-		{"reduce_timeouts", scale("{timer: HTTP_DOWNSTREAM_STREAM_FLUSH, min_timeout: 1s}"), "typed_config.timer_scale_factors[0].timer: unsupported timer HTTP_DOWNSTREAM_STREAM_FLUSH; remove it"},
+		{"reduce_timeouts", scale("{timer: HTTP_DOWNSTREAM_STREAM_FLUSH, min_timeout: 1s}, {timer: HTTP_DOWNSTREAM_STREAM_FLUSH, min_timeout: 1s}"), "typed_config.timer_scale_factors[1].timer: timer HTTP_DOWNSTREAM_STREAM_FLUSH is there twice"},
 		{"reduce_timeouts", scale("{min_timeout: 1s}"), "typed_config.timer_scale_factors[0].timer: value must not be in list [UNSPECIFIED]"},
 		{"reduce_timeouts", scale("{timer: HTTP_DOWNSTREAM_STREAM_IDLE, min_timeout: 1s}, {timer: HTTP_DOWNSTREAM_STREAM_IDLE, min_scale: {value: 1}}"), "typed_config.timer_scale_factors[1].timer: timer HTTP_DOWNSTREAM_STREAM_IDLE is there twice"},
 		{"shrink_heap", scale("{timer: HTTP_DOWNSTREAM_STREAM_IDLE, min_timeout: 1s}"), `typed_config: action "envoy.overload_actions.shrink_heap" has none`},

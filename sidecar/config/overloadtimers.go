@@ -11,6 +11,7 @@ var reducedTimeouts = map[overloadv3.ScaleTimersOverloadActionConfig_TimerType]o
 	overloadv3.ScaleTimersOverloadActionConfig_HTTP_DOWNSTREAM_STREAM_IDLE:     overload.StreamIdle,
 	overloadv3.ScaleTimersOverloadActionConfig_TRANSPORT_SOCKET_CONNECT:        overload.Handshake,
 	overloadv3.ScaleTimersOverloadActionConfig_HTTP_DOWNSTREAM_CONNECTION_MAX:  overload.ConnectionMax,
+	overloadv3.ScaleTimersOverloadActionConfig_HTTP_DOWNSTREAM_STREAM_FLUSH:    overload.StreamFlush,
 }
 
 // actionConfig reads an action's own configuration, which one kind of them has.

@@ -119,8 +119,13 @@ func descriptors(m *ratelimitv3.LocalRateLimit, out *ratelimit.Config, path stri
 			return fail(at(here, i)+".stage", "is for the rate limits of routes")
 		}
 	}
-	if out.RateLimits, err = rateLimits(m.GetRateLimits(), here); err != nil {
+	if out.RateLimits, err = rateLimits(m.GetRateLimits(), here, true); err != nil {
 		return err
+	}
+	for i, r := range m.GetRateLimits() {
+		if out.RateLimits[i].Hits, err = hits(r.GetHitsAddend(), at(here, i)+".hits_addend"); err != nil {
+			return err
+		}
 	}
 	if err := out.Check(); err != nil {
 		return fail(path+".descriptors", "%v", err)
@@ -132,12 +137,27 @@ func descriptors(m *ratelimitv3.LocalRateLimit, out *ratelimit.Config, path stri
 // 500 bytes each.
 const maxDynamicDescriptors = 1 << 20
 
+// hits reads how many tokens a request takes.
+func hits(m *routev3.RateLimit_HitsAddend, path string) (*uint32, error) {
+	switch n := m.GetNumber(); {
+	case m == nil:
+		return nil, nil
+	case n.GetValue() == 0:
+		return nil, fail(path+".number", "is missing or 0: Envoy refuses every request that takes nothing")
+	default:
+		return new(uint32(n.GetValue())), nil
+	}
+}
+
 // rateLimits reads how requests are described.
-func rateLimits(ms []*routev3.RateLimit, path string) ([]route.RateLimit, error) {
+func rateLimits(ms []*routev3.RateLimit, path string, ofFilter bool) ([]route.RateLimit, error) {
 	var out []route.RateLimit
 	for i, m := range ms {
 		here := at(path, i)
 		r := route.RateLimit{Stage: m.GetStage().GetValue()}
+		if m.GetHitsAddend() != nil && !ofFilter {
+			return nil, fail(here+".hits_addend", "is for the rate limits of filters, in Envoy too")
+		}
 		switch m.GetXRatelimitOption() {
 		case routev3.RateLimit_UNSPECIFIED:
 		case routev3.RateLimit_OFF:

@@ -83,7 +83,7 @@ func (d *decoder) virtualHost(m *routev3.VirtualHost, path string) (*route.Virtu
 	if out.BufferLimit, err = bufferLimit(m, path); err != nil {
 		return nil, err
 	}
-	if out.RateLimits, err = rateLimits(m.GetRateLimits(), path+".rate_limits"); err != nil {
+	if out.RateLimits, err = rateLimits(m.GetRateLimits(), path+".rate_limits", false); err != nil {
 		return nil, err
 	}
 	if out.Filters, err = d.filterOverrides(m.GetTypedPerFilterConfig(), path+".typed_per_filter_config"); err != nil {

@@ -58,7 +58,7 @@ func (d *decoder) forward(m *routev3.RouteAction, template *route.Template, path
 	if out.Hash, err = hashPolicies(m.GetHashPolicy(), path+".hash_policy"); err != nil {
 		return nil, err
 	}
-	if out.RateLimits, err = rateLimits(m.GetRateLimits(), path+".rate_limits"); err != nil {
+	if out.RateLimits, err = rateLimits(m.GetRateLimits(), path+".rate_limits", false); err != nil {
 		return nil, err
 	}
 	out.IncludeHostRateLimits = m.GetIncludeVhRateLimits().GetValue()

@@ -136,7 +136,7 @@ func (d *decoder) enabled(f *corev3.RuntimeFeatureFlag, path string) (bool, erro
 var readHere = []string{
 	globalLimitKey, listenerLimitPrefix, dropLimitKey,
 	"tracing.client_enabled", "tracing.random_sampling", "tracing.global_enabled",
-	faultDelayShareKey, faultDelayKey, faultAbortShareKey, faultStatusKey, faultGRPCKey, faultActiveKey, "fault.http.rate_limit.response_percent",
+	faultDelayShareKey, faultDelayKey, faultAbortShareKey, faultStatusKey, faultGRPCKey, faultActiveKey, faultRateShareKey,
 	// A bound on what one connection may do at a time, which Contour's and Emissary's have: here they
 	// take turns by themselves.
 	"http.max_requests_per_io_cycle",

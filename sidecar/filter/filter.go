@@ -106,6 +106,9 @@ type Exchange interface {
 	// an answer with a body. Where it is not whole the exchange has been answered or cut off,
 	// or the body is a tunnel, which has no end.
 	HoldAnswer(limit int) (length int, trailers *message.Fields, whole bool)
+	// SlowAnswer has the body of a host's answer reach its client no faster than so many KiB a
+	// second. It is for Response; a tunnel, and an answer of our own, are not slowed.
+	SlowAnswer(kib uint32)
 	// ChangeRequestTrailers has the steps carried out on the request's trailers when it has
 	// been read to its end, after those of filters before. Of a request without trailers, or
 	// a tunnel, nothing is changed.

@@ -560,8 +560,8 @@ func (a *attempt) report(o outcome) {
 			c.OverflowPending.Inc(a.x.d.Shard)
 		}
 	case responded:
-		status := a.judgedBy()
-		a.host.Report(cluster.Outcome(status))
+		status, judged := a.judgedBy()
+		a.host.ReportJudged(cluster.Outcome(status), judged)
 		if f := &a.resp.Fields; f.Has(message.XEnvoyOther) {
 			if _, asks := f.Get("x-envoy-immediate-health-check-fail"); asks {
 				a.host.FailCheck()

@@ -26,7 +26,9 @@ type Config struct {
 	// RespectExpectedTimeout takes the route's timeout from a caller's
 	// x-envoy-expected-rq-timeout-ms.
 	SuppressEnvoyHeaders, RespectExpectedTimeout bool
-	AccessLog                                    []telemetry.AccessLogConfig
+	// RejectEarlyConnect refuses a CONNECT whose client says something for it before it was answered.
+	RejectEarlyConnect bool `json:",omitempty"`
+	AccessLog          []telemetry.AccessLogConfig
 	LogOptions
 
 	// Tracing is nil for none.
@@ -57,6 +59,8 @@ type Config struct {
 	ServerName     string                 // "envoy" semantics; empty leaves the upstream's
 	// ServerIfAbsent keeps the upstream's Server where it has one.
 	ServerIfAbsent bool
+	// ProxyStatus tells clients of what went wrong; nil does not.
+	ProxyStatus *ProxyStatus `json:",omitempty"`
 	HTTP1
 	Lifetime
 	HostRules
@@ -108,6 +112,9 @@ type Trust struct {
 	Internal            []netip.Prefix
 	InternalUnixSockets bool
 	AppendForwardedPort bool
+	// HTTPSPorts and HTTPPorts are those that say, in a header of the PROXY protocol, what its
+	// client's connection was: it stands in for what the connection is.
+	HTTPSPorts, HTTPPorts []uint16 `json:",omitempty"`
 	// MapIPv4 writes IPv4 addresses as IPv6 ones (RFC 4291 2.5.5.2).
 	MapIPv4 bool
 	// Via is appended to Via of requests and responses, empty for none.

@@ -37,6 +37,9 @@ func (x *exchange) beside(ctx context.Context) *exchange {
 	y.policy, y.table, y.sel, y.asker, y.original = x.policy, x.table, x.sel, x.asker, x.original
 	y.cluster, y.pick, y.placed = x.cluster, x.pick, true
 	y.pick.Request = y.req
+	if y.pick.Client != nil {
+		y.pick.Client = &y.asker
+	}
 	y.span, y.observed.wants = x.span, x.observed.wants
 	y.timeouts, y.deadline, y.lifeEnd, y.attempts = x.timeouts, x.deadline, x.lifeEnd, x.attempts
 	return y

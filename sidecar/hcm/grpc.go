@@ -3,6 +3,7 @@ package hcm
 import (
 	"strconv"
 
+	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
 	"github.com/hauberk-mesh/hauberk/sidecar/message"
 	"github.com/hauberk-mesh/hauberk/sidecar/route"
 )
@@ -53,13 +54,15 @@ func grpcStatus(http int) int {
 	return 2 // unknown
 }
 
-// judgedBy is the status by which outlier detection judges the host: that of gRPC, where
-// the head of the answer to a gRPC request has one. Of one in the trailers it is not told.
-func (a *attempt) judgedBy() int {
+// judgedBy is the status that counts of the host's answer, and the one by which outlier detection
+// judges it: both are that of gRPC, where the head of the answer to a gRPC request has one. Of one
+// in the trailers they are not told.
+func (a *attempt) judgedBy() (status int, judged cluster.Outcome) {
 	if v, ok := a.resp.Fields.ByID(message.GRPCStatus); ok && v != "" && route.IsGRPC(a.x.req) {
-		return httpStatus(v)
+		status = httpStatus(v)
+		return status, cluster.Outcome(status)
 	}
-	return a.resp.Status
+	return a.resp.Status, a.x.cluster.Config().HTTP.Judged(a.resp)
 }
 
 // httpStatus is what a status of gRPC means in HTTP (google.rpc.Code).

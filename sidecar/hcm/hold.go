@@ -10,6 +10,8 @@ type held struct {
 	body  []byte
 	whole bool // the body is all of it
 	over  bool // it did not become whole, and the exchange has been ended
+	// rate is how many KiB of it pass in a second, where it is sent as it comes; 0 for any.
+	rate uint32
 }
 
 // hold appends to the answer that is held, which counts with what all exchanges keep. It is

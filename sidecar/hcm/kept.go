@@ -67,7 +67,7 @@ func (x *exchange) limitKept(up upstream) {
 // resends tells whether anything of the route could have the request sent again, or on, of which
 // some was sent to up.
 func (x *exchange) resends(up upstream) bool {
-	if r := x.sel.Route.Forward.InternalRedirect; x.sel.Mirrored() || r != nil && r.Max > 0 {
+	if r := x.sel.Route.Forward.InternalRedirect; x.isMirrored() || r != nil && r.Max > 0 {
 		return true
 	}
 	_, refuses := up.(*http2Upstream)

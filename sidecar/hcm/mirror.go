@@ -16,10 +16,13 @@ func (x *exchange) mirrors() {
 		return
 	}
 	x.mirrored = true
-	if x.sel.Mirrored() {
+	if x.isMirrored() {
 		x.sendMirrors()
 	}
 }
+
+// isMirrored tells whether the request's cluster or its route may have copies made of it.
+func (x *exchange) isMirrored() bool { return x.sel.Mirrored(x.cluster.Config().HTTP.Mirrors) }
 
 // sendMirrors is apart from mirrors, as its copies are of few requests, and their room on the
 // stack would be in the way of all.
@@ -27,7 +30,7 @@ func (x *exchange) mirrors() {
 //go:noinline
 func (x *exchange) sendMirrors() {
 	var buf [4]route.Mirrored
-	for _, m := range x.sel.Mirrors(buf[:0], rand.Uint32) {
+	for _, m := range x.sel.Mirrors(buf[:0], x.cluster.Config().HTTP.Mirrors, rand.Uint32) {
 		c := x.m.clusters.Get(m.Cluster(x.req))
 		if c == nil {
 			continue
@@ -52,7 +55,7 @@ func (x *exchange) sendMirrors() {
 		y.cluster, y.pick = c, x.pick
 		y.pick.OmitCanary, y.pick.OmitMetadata, y.pick.Reselections = false, nil, 0
 		y.pick.Tried, y.pick.OtherPriorities = nil, 0
-		y.pick.Avoid, y.pick.HasHash, y.pick.Metadata, y.pick.Request = nil, false, nil, y.req
+		y.pick.Avoid, y.pick.HasHash, y.pick.Client, y.pick.Metadata, y.pick.Request = nil, false, &y.asker, nil, y.req
 		y.pick.Destination = x.destination(c.Config())
 		y.span.Sampled = y.span.Sampled && !m.Unsampled()
 		y.shadow, y.sel.Retry, y.timeouts = true, nil, route.Timeouts{Total: x.timeouts.Total}

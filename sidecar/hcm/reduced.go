@@ -35,6 +35,8 @@ func (w *watchdog) reduced(r *overload.Reducer, idle int64) int64 {
 	switch {
 	case w.waiting:
 		return r.Reduce(overload.ConnectionIdle, idle)
+	case w.streamIdle < 0:
+		return min(idle, r.Reduce(overload.StreamFlush, -w.streamIdle))
 	case w.streamIdle > 0:
 		return min(idle, r.Reduce(overload.StreamIdle, w.streamIdle))
 	}
@@ -49,16 +51,21 @@ func (x *exchange) noteIdle() {
 	}
 }
 
-// keepIdle has none reduced: what is left is to flush an answer, which as in Envoy has a time of its own.
-func (x *exchange) keepIdle() {
-	if x.m.timers.reducer == nil || x.dog == nil || x.dog.streamIdle == 0 || x.dog.cause.Load() != causeNone {
+// flushIdle: what is left is to flush an answer, which as in Envoy has a time of its own, and an overload
+// reduces that one by itself.
+func (x *exchange) flushIdle(r *overload.Reducer, flush int64) {
+	w := x.dog
+	if !r.Reduces(overload.StreamFlush) {
+		flush = 0
+	}
+	if w == nil || w.streamIdle == -flush || w.cause.Load() != causeNone {
 		return // or its time was up: nobody is waited for any more
 	}
-	armed := x.dog.armed()
-	x.dog.calm()
-	x.dog.streamIdle = 0
+	armed := w.armed()
+	w.calm()
+	w.streamIdle = -flush
 	if armed {
-		x.dog.arm(monotonic())
+		w.arm(monotonic())
 	}
 }
 

@@ -20,12 +20,15 @@ type agedClient struct {
 func (c *agedClient) endsBy() int64 { return c.by() }
 
 // reducing are timers whose timeouts are reduced to a tenth once the returned function was called, and
-// no more once it was called again.
-func reducing(t testing.TB) (*Timers, func(bool)) {
+// no more once it was called again; but for those that are spared.
+func reducing(t testing.TB, spared ...overload.Timeout) (*Timers, func(bool)) {
 	heap := atomic.Uint64{}
 	cfg := &overload.Config{MaxHeap: 1, Refresh: time.Millisecond, Actions: []overload.Action{{Kind: overload.ReduceTimeouts, Triggers: []overload.Trigger{{Resource: overload.Heap, Threshold: 1}}}}}
 	for i := range cfg.Timeouts {
 		cfg.Timeouts[i] = &overload.Least{Share: 0.1}
+	}
+	for _, t := range spared {
+		cfg.Timeouts[t] = nil
 	}
 	ts := NewTimers()
 	m := overload.New(cfg, overload.Options{Heap: heap.Load, Collect: func() {}, Reduced: ts.Reduced})
@@ -65,6 +68,13 @@ func TestReducedTimeouts(t *testing.T) {
 			w.streamIdle = int64(2 * full)
 			w.await(now, noDeadline, int64(full), false)
 		}, full / 5},
+		"a flush": {func(w *watchdog, now int64) {
+			w.streamIdle = int64(4 * full)
+			w.await(now, noDeadline, int64(4*full), false)
+			x := &exchange{dog: w, attempt: &attempt{}, m: &Manager{cfg: &Config{}, timers: w.timer.ts}}
+			x.m.cfg.FlushTimeout = ptr(full)
+			x.boundFlush()
+		}, full / 10},
 		"a connection's life": {func(w *watchdog, now int64) {
 			m := &Manager{cfg: &Config{}, timers: w.timer.ts}
 			d := &downstream.Conn{}

@@ -9,16 +9,17 @@ import (
 	"time"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/filter/fault"
+	"github.com/hauberk-mesh/hauberk/sidecar/overload"
 	"github.com/hauberk-mesh/hauberk/sidecar/route"
 	"github.com/hauberk-mesh/hauberk/sidecar/stream"
 )
 
-// TestFlushIsNotReduced: of a host's answer and of our own.
+// TestFlushIsNotReduced: of a host's answer and of our own, where it is not what is reduced.
 func TestFlushIsNotReduced(t *testing.T) {
 	for name, target := range map[string]string{"host's": "/", "our own": "/a%2Fb"} {
 		t.Run(name, bubble(func(t *testing.T) {
 			b := newBed(t, httpOrigin(t, echo))
-			reduce := b.reducing()
+			reduce := b.reducing(overload.StreamFlush)
 			b.route().Forward.Timeout = 0
 			b.cfg.EscapedSlashes, b.cfg.StreamIdleTimeout = RejectEscaped, time.Minute
 			b.wrap = func(s stream.Stream) stream.Stream { return &stuck{Stream: s, cut: make(chan struct{})} }
@@ -97,8 +98,8 @@ func TestReducedLife(t *testing.T) {
 
 // reducing has the bed's timeouts reduced to a tenth soon after the returned
 // function was called.
-func (b *bed) reducing() (reduce func()) {
-	ts, set := reducing(b.t)
+func (b *bed) reducing(spared ...overload.Timeout) (reduce func()) {
+	ts, set := reducing(b.t, spared...)
 	b.options.Timers = ts
 	return func() { set(true) }
 }

@@ -17,7 +17,7 @@ func (x *exchange) relay() {
 	if p := x.dog.pace; p != nil {
 		p.state.Store(paceOver)
 	}
-	if x.req.Body != nil && (x.pump != nil || cap(x.store) > keepBuffer) && (x.mirrored || !x.sel.Mirrored()) {
+	if x.req.Body != nil && (x.pump != nil || cap(x.store) > keepBuffer) && (x.mirrored || !x.isMirrored()) {
 		x.forgetKept() // this was the last attempt, and no copy is made of it
 	}
 	if x.tunnel && x.looksSwitched() {
@@ -48,7 +48,7 @@ func (x *exchange) relay() {
 	}
 	body := x.resp.Body
 	x.observed.mark(telemetry.ResponseBegan)
-	if x.holding {
+	if x.holding && (x.held.whole || x.held.rate == 0) {
 		x.relayHeld()
 		return
 	}
@@ -62,6 +62,10 @@ func (x *exchange) relay() {
 	}
 	if body == nil {
 		x.relayed(true)
+		return
+	}
+	if x.holding {
+		x.relaySlowed(body)
 		return
 	}
 	x.relayBody(body)
@@ -299,7 +303,13 @@ func (x *exchange) boundFlush() {
 	if r := x.sel.Route; r != nil && r.Forward != nil && r.Forward.FlushTimeout != nil {
 		t = r.Forward.FlushTimeout
 	}
-	x.keepIdle()
+	if r := x.m.timers.reducer; r != nil {
+		flush := x.idleTimeout()
+		if t != nil {
+			flush = int64(*t)
+		}
+		x.flushIdle(r, flush)
+	}
 	switch {
 	case t == nil:
 	case x.attempt.up != nil:
@@ -342,6 +352,9 @@ func (x *exchange) addServiceTime() {
 // finishHeaders adds what every response has.
 func (x *exchange) finishHeaders() {
 	f := &x.resp.Fields
+	if p := x.m.cfg.ProxyStatus; p != nil && x.flags != 0 {
+		x.tellProxyStatus(f, p)
+	}
 	if x.m.serverName != "" && !(x.m.cfg.ServerIfAbsent && f.Has(message.Server)) {
 		f.SetID(message.Server, x.m.serverName)
 	}

@@ -119,6 +119,10 @@ func (x *exchange) act() bool {
 		x.shed()
 		return false
 	}
+	if x.spokeEarly() {
+		x.refuseEarly()
+		return false
+	}
 	return true
 }
 
@@ -261,6 +265,12 @@ func (x *exchange) place(fw *route.Forward) {
 	by := fw.Hash
 	if len(c.HTTP.Hash) > 0 {
 		by = c.HTTP.Hash
+	}
+	switch {
+	case c.OwnHash():
+		by = c.Hash.Policies
+	case c.Type == cluster.Aggregate: // those within may have some
+		x.placed, x.pick.Client = true, &x.asker
 	}
 	if len(by) > 0 && (c.LB == cluster.RingHash || c.LB == cluster.Maglev || c.Type == cluster.Aggregate) {
 		x.placed = true

@@ -3,6 +3,7 @@ package hcm
 import (
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -216,6 +217,14 @@ func (x *exchange) settleScheme() {
 	transport := "http"
 	if info.TLS {
 		transport = "https"
+	}
+	if len(cfg.HTTPSPorts)+len(cfg.HTTPPorts) > 0 && info.Direct != nil {
+		switch port := x.localPort(); {
+		case slices.Contains(cfg.HTTPSPorts, port):
+			transport = "https"
+		case slices.Contains(cfg.HTTPPorts, port):
+			transport = "http"
+		}
 	}
 	trusted := !cfg.UseRemoteAddress || cfg.XFFTrustedHops > 0
 	if v, _ := f.ByID(message.XForwardedProto); !trusted || v == "" {

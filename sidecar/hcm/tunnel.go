@@ -88,11 +88,28 @@ func (x *exchange) dropContent() {
 	x.resp.Fields.DelID(message.ContentLength)
 }
 
+// spokeEarly tells whether a client that may not has said something for its CONNECT before that was
+// answered.
+func (x *exchange) spokeEarly() bool {
+	return x.m.cfg.RejectEarlyConnect && x.tunnel && x.req.Method == "CONNECT" && x.req.Upgrade == "" &&
+		x.req.Body != nil && (len(x.payload) > 0 || x.req.Body.Ready() || x.client == client(&x.h1) && x.h1.c.unread() && !x.h1.gone())
+}
+
+func (x *exchange) refuseEarly() {
+	x.closeAfter = true
+	x.answer(400, "early_connect_data")
+}
+
 // relayTunnel carries bytes both ways until either side ends. A client that ends its
 // half is passed on as such; the host's end is the tunnel's. A host that takes nothing may
 // have spoken all the same: it is heard to its end.
 func (x *exchange) relayTunnel() {
 	defer x.m.tunnels.remove(x)
+	if x.spokeEarly() {
+		x.endUpstream(false)
+		x.refuseEarly()
+		return
+	}
 	if !x.openTunnel() {
 		x.endUpstream(false)
 		return

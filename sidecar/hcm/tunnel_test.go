@@ -50,6 +50,56 @@ func upgradeOrigin(t testing.TB) string {
 	})
 }
 
+// TestEarlyConnectData: who may not speak before CONNECT was answered is refused, whether it is said
+// with the head or while the host is asked.
+func TestEarlyConnectData(t *testing.T) {
+	for name, c := range map[string]struct {
+		refuses   bool
+		with      string // the head
+		meanwhile string
+		status    int
+		asked     bool
+	}{
+		"with the head":            {true, "early", "", 400, false},
+		"while the host is asked":  {true, "", "early", 400, true},
+		"nothing":                  {true, "", "", 200, true},
+		"with the head, as it may": {false, "early", "", 200, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			asked, answer := make(chan struct{}, 1), make(chan struct{})
+			b := newBed(t, rawOrigin(t, func(_ int, c net.Conn, r *bufio.Reader) {
+				if _, err := http.ReadRequest(r); err != nil {
+					return
+				}
+				asked <- struct{}{}
+				<-answer
+				_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\n\r\nhi")
+			}))
+			b.cfg.Upgrades = []route.Upgrade{{Type: "CONNECT"}}
+			b.route().Match = route.Match{Connect: true}
+			b.cfg.RejectEarlyConnect = c.refuses
+			b.start()
+			client := b.dial()
+			client.send("CONNECT h:1 HTTP/1.1\r\nHost: h:1\r\n\r\n" + c.with)
+			if c.asked {
+				<-asked
+				client.send(c.meanwhile)
+			}
+			close(answer)
+			resp, err := http.ReadResponse(client.r, &http.Request{Method: "CONNECT"})
+			if err != nil || resp.StatusCode != c.status {
+				t.Fatalf("%v, %v", resp, err)
+			}
+			if c.status == 400 && !strings.Contains(b.logged(1)[0], " 400 - early_connect_data ") {
+				t.Errorf("log: %s", b.logged(1)[0])
+			}
+			if !c.asked && len(asked) > 0 {
+				t.Error("the host was asked")
+			}
+		})
+	}
+}
+
 func TestTunnels(t *testing.T) {
 	for _, test := range []struct{ name, head, status string }{
 		{"websocket", "GET /ws HTTP/1.1\r\nHost: h\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: k\r\n\r\n", "101"},

@@ -48,7 +48,8 @@ type watchdog struct {
 	watch     bool  // look whether the client has gone
 	polled    bool  // because it does not tell
 	pace      *pace // of a body that is read from the client, nil for any; the timer is disarmed when it changes
-	// streamIdle is the idle timeout that an overload reduces, 0 for none; the timer is disarmed when it changes.
+	// streamIdle is the idle timeout that an overload reduces, 0 for none, and below 0 that of a flush; the
+	// timer is disarmed when it changes.
 	streamIdle int64
 	// parked is woken beside the client: nobody may be waiting at its stream.
 	parked interface{ Wake() }

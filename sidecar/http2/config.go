@@ -62,6 +62,9 @@ type Config struct {
 	Huffman bool
 	// RejectObsText refuses bytes above 0x7f in field values (RFC 9110 5.5).
 	RejectObsText bool
+	// MaxFieldBytes bounds the name and the value of a field as they come, Huffman codes counted as
+	// such; a longer one ends the connection. 0 is no bound but that of the whole head.
+	MaxFieldBytes int `json:",omitempty"`
 
 	// Limits bound what a message's head may hold.
 	Limits http1.Limits
@@ -189,7 +192,7 @@ func (c *Config) Validate() error {
 		{"MaxEmptyFrames", int64(c.MaxEmptyFrames), 0, maxWindow},
 		{"MaxPriorityPerStream", int64(c.MaxPriorityPerStream), 0, maxWindow},
 		{"MaxWindowUpdatesPerData", int64(c.MaxWindowUpdatesPerData), 1, maxWindow},
-		{"ResetBurst", int64(c.ResetBurst), 1, maxWindow},
+		{"ResetBurst", int64(c.ResetBurst), 0, maxWindow},
 		{"ResetRate", int64(c.ResetRate), 0, maxWindow},
 		{"MaxGlitches", int64(c.MaxGlitches), 1, maxWindow},
 		{"BufferBytes", int64(c.BufferBytes), 1 << 10, maxWindow},

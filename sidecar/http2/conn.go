@@ -114,6 +114,7 @@ func (c *conn) init(s stream.Stream, cfg *Config) {
 	c.number = numbers.Add(1)
 	c.w.drain = c.drainOut
 	c.dec.init(cfg.HeaderTableSize)
+	c.dec.longest = cfg.MaxFieldBytes
 	c.enc.init(cfg.HeaderTableSize, cfg.Huffman)
 	c.streams = make(map[uint32]*Stream)
 	c.closed.most = mostOurs(cfg.MaxConcurrentStreams)

@@ -11,6 +11,8 @@ type decoder struct {
 	// encoder acknowledged a smaller one and has yet to say so (RFC 7541 4.2).
 	limit      int
 	mustShrink bool
+	longest    int  // that a literal may be, 0 for any
+	tooLong    bool // one was longer
 }
 
 func (d *decoder) init(tableSize uint32) {
@@ -57,7 +59,7 @@ func (d *decoder) decode(b []byte, h *head) (reason string) {
 			}
 		case c&0x40 != 0: // literal with incremental indexing
 			if b, ok = d.literal(b, 6, true, h); !ok {
-				return "bad_literal"
+				return d.badLiteral()
 			}
 			if h.bomb() {
 				return headBomb
@@ -66,7 +68,7 @@ func (d *decoder) decode(b []byte, h *head) (reason string) {
 			return "late_table_size_update"
 		default: // literal without indexing, or never indexed
 			if b, ok = d.literal(b, 4, false, h); !ok {
-				return "bad_literal"
+				return d.badLiteral()
 			}
 			if h.bomb() {
 				return headBomb
@@ -74,6 +76,13 @@ func (d *decoder) decode(b []byte, h *head) (reason string) {
 		}
 	}
 	return ""
+}
+
+func (d *decoder) badLiteral() string {
+	if d.tooLong {
+		return "field_too_long"
+	}
+	return "bad_literal"
 }
 
 func (d *decoder) indexed(i int, h *head) bool {
@@ -169,6 +178,10 @@ func (d *decoder) str(b []byte, h *head) ([]byte, bool) {
 	huffman := b[0]&0x80 != 0
 	n, b, ok := readInt(b, 7)
 	if !ok || n > len(b) {
+		return nil, false
+	}
+	if d.longest > 0 && n > d.longest {
+		d.tooLong = true
 		return nil, false
 	}
 	if huffman {

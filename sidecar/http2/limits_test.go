@@ -132,6 +132,28 @@ func TestLongField(t *testing.T) {
 	}
 }
 
+// TestFieldTooLong: a bound of single fields counts what comes, and ends the connection.
+func TestFieldTooLong(t *testing.T) {
+	cfg := Default()
+	cfg.Limits.HeadBytes, cfg.MaxFieldBytes = 256<<10, 64<<10
+	s := serve(t, cfg, ok)
+	for _, c := range []struct {
+		name, value string
+		refused     bool
+	}{
+		{"x-token", strings.Repeat("\x7e", 64<<10), false},
+		{"x-token", strings.Repeat("\x7e", 64<<10+1), true},
+		{strings.Repeat("n", 64<<10+1), "v", true},
+	} {
+		req := newRequest("GET", "/")
+		req.Fields.Add(c.name, c.value)
+		resp, _, err := exchange(dialClient(t, s.addr, nil), req, "")
+		if (err != nil) != c.refused || err == nil && resp.Status != 200 {
+			t.Errorf("a name of %d bytes and a value of %d: %v, %v", len(c.name), len(c.value), resp, err)
+		}
+	}
+}
+
 // TestExpectationWithoutCase: RFC 9110 10.1.1.
 func TestExpectationWithoutCase(t *testing.T) {
 	r := rawClient(t, serve(t, nil, func(s *Stream) {

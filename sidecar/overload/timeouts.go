@@ -18,6 +18,8 @@ const (
 	Handshake
 	// ConnectionMax is how long a connection takes requests.
 	ConnectionMax
+	// StreamFlush is that of an answer's end, for which nothing but its client is waited.
+	StreamFlush
 	// Timeouts is how many there are.
 	Timeouts
 )

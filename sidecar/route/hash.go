@@ -33,6 +33,13 @@ func Hash64(by []HashPolicy, req *message.Request, c *Client, made []*CookieHash
 	return hashBy(by, req, c, c != nil && c.Remote.IsValid(), made)
 }
 
+// HashOf is the hash without cookies that the response has to set. req is nil where bytes are all
+// there is.
+func HashOf(by []HashPolicy, req *message.Request, c *Client) (hash uint64, ok bool) {
+	hash, ok, _ = hashBy(by, req, c, false, nil)
+	return hash, ok
+}
+
 func hashBy(by []HashPolicy, req *message.Request, c *Client, generate bool, made []*CookieHash) (hash uint64, ok bool, cookies []*CookieHash) {
 	for i := range by {
 		p := &by[i]
@@ -55,6 +62,8 @@ func hashBy(by []HashPolicy, req *message.Request, c *Client, generate bool, mad
 
 func (p *HashPolicy) hash(req *message.Request, c *Client) (uint64, bool) {
 	switch {
+	case req == nil && !p.SourceIP:
+		return 0, false
 	case p.Header != "":
 		return p.header(req)
 	case p.Query != "":

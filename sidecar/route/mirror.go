@@ -25,13 +25,31 @@ func compileMirrors(ms []Mirror) ([]mirror, error) {
 	return out, nil
 }
 
+// Mirrors are policies of a cluster, which stand in for those of every route that leads to it.
+type Mirrors struct {
+	Policies []Mirror
+	list     []mirror
+}
+
+// NewMirrors prepares a cluster's policies; nil is none.
+func NewMirrors(ms []Mirror) (*Mirrors, error) {
+	list, err := compileMirrors(ms)
+	if err != nil || len(list) == 0 {
+		return nil, err
+	}
+	return &Mirrors{ms, list}, nil
+}
+
 // Mirrored is one copy that is to be made of a request.
 type Mirrored struct{ m *mirror }
 
-// Mirrors appends the copies to be made of this request: the most specific list
-// that is not empty counts. random is a draw of its own.
-func (s *Selected) Mirrors(dst []Mirrored, random func() uint32) []Mirrored {
+// Mirrors appends the copies to be made of this request: those of its cluster, or else the most
+// specific list that is not empty counts. random is a draw of its own.
+func (s *Selected) Mirrors(dst []Mirrored, own *Mirrors, random func() uint32) []Mirrored {
 	list := s.mirrors()
+	if own != nil {
+		list = own.list
+	}
 	for i := range list {
 		if share := list[i].config.Share; share >= All || share.Holds(random()) {
 			dst = append(dst, Mirrored{&list[i]})
@@ -40,8 +58,8 @@ func (s *Selected) Mirrors(dst []Mirrored, random func() uint32) []Mirrored {
 	return dst
 }
 
-// Mirrored tells whether there may be copies of this request.
-func (s *Selected) Mirrored() bool { return len(s.mirrors()) > 0 }
+// Mirrored tells whether there may be copies of this request, of whose cluster own are.
+func (s *Selected) Mirrored(own *Mirrors) bool { return own != nil || len(s.mirrors()) > 0 }
 
 func (s *Selected) mirrors() []mirror {
 	switch {

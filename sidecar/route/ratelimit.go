@@ -18,6 +18,8 @@ type RateLimit struct {
 	Actions []RateLimitAction // in the order of the descriptor's entries
 	// Headers is the descriptor's say over the filter's x-ratelimit headers.
 	Headers RateLimitHeaders
+	// Hits is how many tokens a request takes, nil for one. It is for what filters have themselves.
+	Hits *uint32 `json:",omitempty"`
 }
 
 // RateLimitHeaders tells whether a client is told of its limit.

@@ -210,7 +210,7 @@ func TestMirrorsAreInherited(t *testing.T) {
 		req := request("GET", authority, path, "x-m", "named")
 		s := table.Select(req, nil, 0)
 		var out []string
-		for _, m := range s.Mirrors(nil, func() uint32 { return random }) {
+		for _, m := range s.Mirrors(nil, nil, func() uint32 { return random }) {
 			out = append(out, m.Cluster(req))
 		}
 		return strings.Join(out, " ")
@@ -244,7 +244,7 @@ func TestMirroredRequest(t *testing.T) {
 		req := request("GET", c.host, "/", "x-gone", "1")
 		s := single(t, Route{Match: Match{Prefix: ptr("/")}, Forward: &Forward{Cluster: "c", Mirrors: []Mirror{c.m}}}).Select(req, nil, 0)
 		var scratch []byte
-		s.Mirrors(nil, nil)[0].Change(req, factsOf(req), &scratch)
+		s.Mirrors(nil, nil, nil)[0].Change(req, factsOf(req), &scratch)
 		_, gone := req.Header("x-gone")
 		added, _ := req.Header("x-new")
 		if req.Authority != c.want || gone || added != "1" {

@@ -17,6 +17,7 @@ import (
 	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
 	"github.com/hauberk-mesh/hauberk/sidecar/downstream"
 	"github.com/hauberk-mesh/hauberk/sidecar/proxytlv"
+	"github.com/hauberk-mesh/hauberk/sidecar/route"
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 )
 
@@ -145,9 +146,17 @@ func (p *Proxy) pick(serverName string) (string, *cluster.MetadataMatch) {
 
 // place is what the choice of a host depends on.
 func (p *Proxy) place(c *downstream.Conn, subset *cluster.MetadataMatch) *cluster.PickContext {
-	pc := &cluster.PickContext{Metadata: subset, Destination: cluster.Redirected(c.Destination, c.Info), Shard: c.Shard}
-	if remote, ok := c.Info.Remote.(*net.TCPAddr); ok && p.cfg.HashSourceIP {
-		pc.Hash, pc.HasHash = xxhash.Sum64String(remote.AddrPort().Addr().Unmap().String()), true
+	out := &struct {
+		pc     cluster.PickContext
+		client route.Client
+	}{pc: cluster.PickContext{Metadata: subset, Destination: cluster.Redirected(c.Destination, c.Info), Shard: c.Shard}}
+	pc := &out.pc
+	if remote, ok := c.Info.Remote.(*net.TCPAddr); ok {
+		out.client.Addr = remote.AddrPort().Addr().Unmap()
+		pc.Client = &out.client
+		if p.cfg.HashSourceIP {
+			pc.Hash, pc.HasHash = xxhash.Sum64String(out.client.Addr.String()), true
+		}
 	}
 	return pc
 }

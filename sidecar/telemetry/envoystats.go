@@ -58,7 +58,7 @@ var envoyStats = []EnvoyStatGroup{
 		{"rq_direct_response, rq_redirect", "hauberk_requests_total", "RESPONSE_CODE_DETAILS is direct_response"},
 		{"rbac.allowed, rbac.denied", "hauberk_authz_decisions_total", "once a request, by the rule that decided; a filter that only logs decides nothing"},
 		{"rbac.shadow_allowed, rbac.shadow_denied", "hauberk_authz_shadow_decisions_total", ""},
-		{"fault.delays_injected, fault.aborts_injected, fault.faults_overflow", "hauberk_http_filter_events_total", ""},
+		{"fault.delays_injected, fault.aborts_injected, fault.response_rl_injected, fault.faults_overflow", "hauberk_http_filter_events_total", ""},
 		{"http_local_rate_limit.enabled, .ok, .rate_limited, .enforced, .shadow_mode", "hauberk_http_filter_events_total", ""},
 		{"cors.origin_valid, cors.origin_invalid", "hauberk_http_filter_events_total", ""},
 		{"tracing.random_sampling", `hauberk_traced_requests_total{reason="random_sampling"}`, ""},

@@ -1,9 +1,10 @@
-// Package fault injects delays and aborts (envoy.filters.http.fault).
+// Package fault injects delays and aborts, and slows answers (envoy.filters.http.fault).
 package fault
 
 import (
 	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"strconv"
 	"strings"
@@ -20,6 +21,7 @@ import (
 type Config struct {
 	Delay *Delay
 	Abort *Abort
+	Rate  *Rate
 	// Cluster, when set, restricts faults to requests bound for it.
 	Cluster string
 	// Headers that a request must have, all of them.
@@ -48,6 +50,15 @@ type Abort struct {
 	Body       string      // "fault filter abort" when empty
 }
 
+// Rate slows the answers of hosts. With FromHeader the request says how much.
+type Rate struct {
+	KiB        uint32 // a second
+	FromHeader bool
+	Share      route.Share
+	Unit       route.Share // what 1 in a header of the share means; a percent when 0
+	Settled    bool        // no header of the share counts
+}
+
 // The headers by which a request chooses its fault. A share of its own, in the unit of
 // the configured one, can only lower that.
 const (
@@ -56,13 +67,15 @@ const (
 	abortHeader      = "x-envoy-fault-abort-request"
 	abortGRPCHeader  = "x-envoy-fault-abort-grpc-request"
 	abortShareHeader = "x-envoy-fault-abort-request-percentage"
+	rateHeader       = "x-envoy-fault-throughput-response"
+	rateShareHeader  = "x-envoy-fault-throughput-response-percentage"
 )
 
 // Filter is the filter of one chain.
 type Filter struct {
-	config                   *settings
-	active                   *atomic.Int64 // exchanges with a fault
-	delays, aborts, overflow *telemetry.Counter
+	config                          *settings
+	active                          *atomic.Int64 // exchanges with a fault
+	delays, aborts, rates, overflow *telemetry.Counter
 }
 
 // settings are a Config with its reply.
@@ -77,7 +90,7 @@ func New(c *Config, count filter.Counter) (*Filter, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Filter{config: s, active: new(atomic.Int64), delays: count.Of("delay"), aborts: count.Of("abort"), overflow: count.Of("overflow")}, nil
+	return &Filter{config: s, active: new(atomic.Int64), delays: count.Of("delay"), aborts: count.Of("abort"), rates: count.Of("rate"), overflow: count.Of("overflow")}, nil
 }
 
 func compile(c *Config) (*settings, error) {
@@ -117,15 +130,19 @@ func (f *Filter) Override(config any) (any, error) {
 	return compile(c)
 }
 
-// Request implements filter.Filter. A delay comes before an abort; each is drawn for
-// itself.
+// Request implements filter.Filter. The rate of the answer is settled first, and a delay comes
+// before an abort; each is drawn for itself.
 func (f *Filter) Request(c *filter.Context) filter.Verdict {
 	s := f.config
 	if o, ok := c.Override().(*settings); ok {
 		s = o
 	}
-	if s.Delay == nil && s.Abort == nil || !s.matches(c) {
+	if s.Delay == nil && s.Abort == nil && s.Rate == nil || !s.matches(c) {
 		return filter.Continue
+	}
+	if kib := s.rate(c.Request); kib > 0 && f.begin(c, s) {
+		f.rates.Inc(c.Shard)
+		c.State.Value |= int64(kib) << 1
 	}
 	if d := s.delay(c.Request); d > 0 && f.begin(c, s) {
 		f.delays.Inc(c.Shard)
@@ -141,8 +158,8 @@ func (f *Filter) Request(c *filter.Context) filter.Verdict {
 	return filter.Continue
 }
 
-// begin counts the exchange as one with a fault, once, until it ends. It is false where
-// there are as many as there may be.
+// begin counts the exchange as one with a fault, once, until it ends: its State is 1, and twice the
+// rate of its answer. It is false where there are as many as there may be.
 func (f *Filter) begin(c *filter.Context, s *settings) bool {
 	if c.State.Value != 0 {
 		return true
@@ -164,7 +181,11 @@ func (f *Filter) End(c *filter.Context) {
 }
 
 // Response implements filter.Filter.
-func (f *Filter) Response(*filter.Context) {}
+func (f *Filter) Response(c *filter.Context) {
+	if kib := c.State.Value >> 1; kib > 0 {
+		c.SlowAnswer(uint32(kib))
+	}
+}
 
 func (s *settings) matches(c *filter.Context) bool {
 	if s.Cluster != "" && c.Selected.Cluster != s.Cluster {
@@ -195,6 +216,19 @@ func (s *settings) delay(req *message.Request) time.Duration {
 	}
 	const longest = uint64(time.Hour / time.Millisecond)
 	return time.Duration(min(ms, longest)) * time.Millisecond
+}
+
+// rate is how many KiB of the answer may pass in a second, 0 for any.
+func (s *settings) rate(req *message.Request) uint32 {
+	r := s.Rate
+	if r == nil || !share(req, r.Share, r.Unit, r.FromHeader && !r.Settled, rateShareHeader).Holds(rand.Uint32()) {
+		return 0
+	}
+	if !r.FromHeader {
+		return r.KiB
+	}
+	n, _ := number(req, rateHeader)
+	return uint32(min(n, math.MaxUint32))
 }
 
 func (s *settings) aborts(req *message.Request) *filter.Reply {

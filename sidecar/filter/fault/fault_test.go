@@ -1,6 +1,7 @@
 package fault
 
 import (
+	"math"
 	"testing"
 	"time"
 
@@ -62,6 +63,45 @@ func TestFaults(t *testing.T) {
 				t.Errorf("%d faults are still active", f.active.Load())
 			}
 		})
+	}
+}
+
+// TestRates: which answers are slowed, and how much.
+func TestRates(t *testing.T) {
+	all := Rate{KiB: 7, Share: route.All}
+	byHeader := Rate{FromHeader: true, Share: route.All}
+	for _, c := range []struct {
+		name    string
+		rate    Rate
+		most    *uint32
+		headers []string
+		want    uint32
+	}{
+		{"fixed", all, nil, nil, 7},
+		{"of nobody", Rate{KiB: 7}, nil, nil, 0},
+		{"one too many", all, ptr(uint32(0)), nil, 0},
+		{"by header", byHeader, nil, []string{rateHeader, "9"}, 9},
+		{"by no header", byHeader, nil, nil, 0},
+		{"by a header that is none", byHeader, nil, []string{rateHeader, "x"}, 0},
+		{"by a header of nothing", byHeader, nil, []string{rateHeader, "0"}, 0},
+		{"by a large header", byHeader, nil, []string{rateHeader, "9000000000000000000"}, math.MaxUint32},
+		{"share lowered", byHeader, nil, []string{rateHeader, "9", rateShareHeader, "0"}, 0},
+	} {
+		f, err := New(&Config{Rate: &c.rate, MaxActive: c.most}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		x := filtertest.New("GET", "/", c.headers...)
+		if !f.Request(&x.Context).Continues() {
+			t.Errorf("%s: the request is answered", c.name)
+		}
+		x.Answered(f, 200)
+		if x.Slowed != c.want {
+			t.Errorf("%s: %d", c.name, x.Slowed)
+		}
+		if f.End(&x.Context); f.active.Load() != 0 {
+			t.Errorf("%s: %d faults are still active", c.name, f.active.Load())
+		}
 	}
 }
 

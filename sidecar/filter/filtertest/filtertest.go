@@ -22,6 +22,8 @@ type Exchange struct {
 	// AnswerLength and Trailers are what a host's answer would be read as.
 	AnswerLength int
 	Trailers     *message.Fields
+	// Slowed is what SlowAnswer was given.
+	Slowed uint32
 	// Drains is what Draining says.
 	Drains bool
 	// Checks is how often NoteHealthCheck was called.
@@ -102,6 +104,9 @@ func (x *Exchange) HoldAnswer(limit int) (int, *message.Fields, bool) {
 	}
 	return x.AnswerLength, x.Trailers, true
 }
+
+// SlowAnswer implements filter.Exchange.
+func (x *Exchange) SlowAnswer(kib uint32) { x.Slowed = kib }
 
 // ChangeRequestTrailers implements filter.Exchange.
 func (x *Exchange) ChangeRequestTrailers(steps route.Mutations) {

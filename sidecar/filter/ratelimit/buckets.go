@@ -177,6 +177,7 @@ func (f *dynamicDescriptors) of(descriptor []byte) *bucket {
 type claim struct {
 	*bucket
 	headers route.RateLimitHeaders
+	hits    uint32
 }
 
 // claims finds the buckets of all of a request's descriptors, the slowest first, so that
@@ -208,7 +209,11 @@ func (l *limit) describe(c *filter.Context, s *buckets, d *route.Described, limi
 		if found == nil {
 			continue
 		}
-		out = append(out, claim{found, r.Headers})
+		hits := uint32(1)
+		if r.Hits != nil {
+			hits = *r.Hits
+		}
+		out = append(out, claim{found, r.Headers, hits})
 		for j := len(out) - 1; j > 0 && out[j].rate < out[j-1].rate; j-- {
 			out[j], out[j-1] = out[j-1], out[j]
 		}

@@ -42,6 +42,23 @@ func passes(f *Filter, headers ...string) bool {
 	return f.Request(&filtertest.New("GET", "/", headers...).Context).Continues()
 }
 
+// TestHits: a request takes as many tokens of its descriptor's bucket as is said, and one of the
+// default bucket.
+func TestHits(t *testing.T) {
+	all := spec(5, 1)
+	three, one := byHeader("three"), byHeader("user")
+	three.Hits, three.Actions[0].Key = new(uint32(3)), "user"
+	f := filterOf(t, &Config{Bucket: &all, RateLimits: []route.RateLimit{three, one}, Descriptors: []Descriptor{descriptor("user", "a", spec(4, 1))}})
+	for i, step := range []struct {
+		header string
+		passes bool
+	}{{"three", true}, {"three", false}, {"user", true}, {"user", false}, {"other", true}, {"other", true}, {"other", true}, {"other", false}} {
+		if got := passes(f, step.header, "a"); got != step.passes {
+			t.Errorf("%d: %s passes: %v", i, step.header, got)
+		}
+	}
+}
+
 func TestDescriptors(t *testing.T) {
 	all := spec(3, 1)
 	for _, spare := range []bool{false, true} {

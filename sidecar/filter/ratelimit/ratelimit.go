@@ -218,11 +218,11 @@ func (l *limit) take(c *filter.Context) (over *bucket) {
 	var room [8]claim
 	claims := l.claims(c, s, room[:0])
 	if s.defaultBucket != nil && (len(claims) == 0 || !s.defaultForUnmatched) {
-		claims = append(claims, claim{bucket: s.defaultBucket})
+		claims = append(claims, claim{bucket: s.defaultBucket, hits: 1})
 	}
 	told := 0
 	for i := range claims {
-		if claims[i].Take() {
+		if claims[i].TakeSome(claims[i].hits) {
 			continue
 		}
 		if !claims[i].shadow {
