@@ -102,6 +102,7 @@ func (c *Cluster) prepare(a *Assignment, s *settings) *plan {
 		}
 		if now == nil && c.outlives(h, s) {
 			h.check.removed = true
+			h.locality = a.placeOf(h)
 			c.join(h)
 			continue
 		}
@@ -164,6 +165,21 @@ func (c *Cluster) outlives(h *Host, s *settings) bool {
 	return !c.removed && s.HealthCheck != nil && !s.DropRemoved && (s.Type == EDS || s.Type == StrictDNS) &&
 		!h.Endpoint().check().Disabled && h.check.state.Load()&checkFailed == 0 &&
 		(h.Health() == Healthy || h.Health() == Degraded)
+}
+
+// placeOf is where a host is that a no longer names, with the weight that its place has now: none,
+// where the place is not named either. a may be nil.
+func (a *Assignment) placeOf(h *Host) *Locality {
+	was := h.locality
+	if a != nil {
+		for i := range a.Localities {
+			l := &a.Localities[i]
+			if l.Region == was.Region && l.Zone == was.Zone && l.SubZone == was.SubZone && l.Priority == h.Priority() {
+				return l
+			}
+		}
+	}
+	return &Locality{Region: was.Region, Zone: was.Zone, SubZone: was.SubZone, Priority: h.Priority()}
 }
 
 // forgetAll retires every host: what comes next has nothing to do with them.

@@ -345,6 +345,46 @@ func TestHostsOutliveDiscovery(t *testing.T) {
 	}
 }
 
+// TestWeightOfWhoOutlivesDiscovery: between localities that have weights, a host that stays although nobody
+// names it has that which its place has now. Where that is named no more it is none, as in Envoy.
+func TestWeightOfWhoOutlivesDiscovery(t *testing.T) {
+	inBubble(t, func(t *testing.T, m *Manager, s *checkedHosts) {
+		s.say("10.0.0.1:80", status(200))
+		s.say("10.0.0.2:80", status(200))
+		c := mustUpdate(t, m, &Config{Name: "c", Type: EDS, LB: RingHash, LocalityWeighted: true, HealthCheck: every(&HTTPCheck{Path: "/"})})
+		c.trafficked.Store(true)
+		_ = m.SetEndpoints(localities(map[string]uint32{"a": 3}, []Endpoint{ep("10.0.0.1", Healthy)}))
+		wait(time.Second)
+		h := c.hosts()[0]
+		for _, after := range []struct {
+			name     string
+			now      *Assignment
+			priority int // of what is named
+			served   bool
+		}{
+			{"nothing", &Assignment{Cluster: "c"}, 0, false},
+			{"the place, empty", localities(map[string]uint32{"a": 3}, nil), 0, true},
+			{"the place without a weight", localities(nil, nil), 0, false},
+			{"it elsewhere", localities(map[string]uint32{"a": 3}, nil), 1, false},
+			{"another host in its place", localities(map[string]uint32{"a": 3}, []Endpoint{ep("10.0.0.2", Healthy)}), 0, true},
+		} {
+			for i := range after.now.Localities {
+				after.now.Localities[i].Priority = after.priority
+			}
+			_ = m.SetEndpoints(after.now)
+			wait(time.Second)
+			served := false
+			for i := range uint64(64) {
+				got, err := c.PickFor(&PickContext{HasHash: true, Hash: i << 58})
+				served = served || err == nil && got == h
+			}
+			if h.gone.Load() || served != after.served {
+				t.Errorf("%s: it is gone: %v, it is served: %v", after.name, h.gone.Load(), served)
+			}
+		}
+	})
+}
+
 // TestChangesShareASet: where a set costs much, many changes of health make one.
 func TestChangesShareASet(t *testing.T) {
 	inBubble(t, func(t *testing.T, m *Manager, s *checkedHosts) {
