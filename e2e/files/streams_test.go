@@ -97,12 +97,12 @@ func (m *manager) start(t *testing.T) {
 }
 
 // publish has everybody sent what files of these texts would have.
-func (m *manager) publish(t *testing.T, fill *strings.Replacer, texts map[string]string) {
+func (m *manager) publish(t *testing.T, fill func(string) string, texts map[string]string) {
 	t.Helper()
 	m.n++
 	all := map[string][]types.Resource{}
 	for url, text := range texts {
-		found, err := config.ResourceFile([]byte(fill.Replace(text)), url)
+		found, err := config.ResourceFile([]byte(fill(text)), url)
 		if err != nil {
 			t.Fatalf("%s: %v", text, err)
 		}
@@ -168,7 +168,7 @@ func TestStreamsBesideEnvoy(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			near, far := newManager(t), newManager(t)
 			p := prepare(t, name, origins)
-			fill := p.fill()
+			fill := p.fill
 			near.publish(t, fill, map[string]string{resource.ClusterType: clustersOf("a"), resource.ListenerType: listenersOf("FIRST")})
 			far.publish(t, fill, map[string]string{resource.EndpointType: hosts("ONE", "TWO"), resource.RouteType: routes("a")})
 			p.run(t, map[string]string{"envoy.yaml": "node: {id: edge-1, cluster: edge}\ndynamic_resources:\n  lds_config: " + from("GRPC", "near", "") +

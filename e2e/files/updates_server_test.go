@@ -110,6 +110,9 @@ func (a *ads) hearWorld(r *discoveryv3.DiscoveryRequest) {
 	t := a.of(r.TypeUrl)
 	if r.ResponseNonce != t.nonce {
 		a.hear(t, r.TypeUrl, r.ResponseNonce, r.ErrorDetail)
+		if len(r.ResourceNames) == 0 && !byNoName(r.TypeUrl) {
+			t.names = map[string]bool{} // nor is the last answered
+		}
 		return // of a response before the last: what it asks for is said again
 	}
 	first, again := !t.began, t.answered && r.ErrorDetail == nil && !t.all
@@ -327,12 +330,13 @@ func (a *ads) since(url string, mark int) (said string) {
 	return said
 }
 
-// quiet tells whether every response was answered.
+// quiet tells whether every response was answered, but those of a type of which nothing is asked for any
+// more: Envoy ignores one that crosses its last request.
 func (a *ads) quiet() bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, t := range a.told {
-		if !t.answered {
+		if !t.answered && (t.all || len(t.names) > 0) {
 			return false
 		}
 	}
