@@ -238,7 +238,7 @@ func (s *Sidecar) clustersFirst(ctx context.Context) {
 // rest.
 var capabilities = []string{names.CapRBAC, names.CapHTTP2, names.CapTunnel, names.CapRingHash, names.CapMaglev, names.CapConnectionHash,
 	names.CapConnectionLimit, names.CapListenerLog, names.CapOutlierDetection, names.CapGatewayFailure, names.CapRetries,
-	names.CapRetryRateLimited, names.CapLocalRateLimit, names.CapValidateClusters, names.CapTracing}
+	names.CapRetryRateLimited, names.CapLocalRateLimit, names.CapValidateClusters, names.CapGrowingWindows, names.CapTracing}
 
 // secretsNode is who asks a service for secrets.
 func secretsNode(b *config.Bootstrap) client.Node {

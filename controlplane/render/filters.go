@@ -115,7 +115,7 @@ type manager struct {
 	maxHeadersKB int
 	forward      hcmv3.HttpConnectionManager_ForwardClientCertDetails
 	forwardURI   bool
-	http2        bool // the client speaks it, and switches protocols
+	http2        *corev3.Http2ProtocolOptions // nil where the client neither speaks it nor switches protocols
 	tracing      *hcmv3.HttpConnectionManager_Tracing
 }
 
@@ -152,12 +152,12 @@ func (e *Environment) httpManager(m manager) (*listenerv3.Filter, error) {
 	if m.forwardURI {
 		out.SetCurrentClientCertDetails = &hcmv3.HttpConnectionManager_SetCurrentClientCertDetails{Uri: true}
 	}
-	if m.http2 {
+	if m.http2 != nil {
 		// What came with HTTP/2; a sidecar without it does these things unasked.
 		out.DrainTimeout = duration(drainConnection)
 		out.Proxy_100Continue = true
 		out.HttpProtocolOptions = &corev3.Http1ProtocolOptions{EnableTrailers: true, AllowCustomMethods: true}
-		out.Http2ProtocolOptions = http2Terms()
+		out.Http2ProtocolOptions = m.http2
 		out.UpgradeConfigs = []*hcmv3.HttpConnectionManager_UpgradeConfig{{UpgradeType: "websocket"}}
 	}
 	if m.routes != nil {

@@ -256,7 +256,7 @@ func (b *inboundBuilder) http(rules *Rules) (*listenerv3.Filter, error) {
 		maxHeadersKB: b.config.MaxHeadersKB,
 		forward:      hcmv3.HttpConnectionManager_APPEND_FORWARD,
 		forwardURI:   true,
-		http2:        b.client.Can(names.CapHTTP2),
+		http2:        managerHTTP2(b.client),
 		routes: &routev3.RouteConfiguration{
 			Name:         "inbound/" + b.out.Registration,
 			VirtualHosts: []*routev3.VirtualHost{{Name: b.out.Service, Domains: []string{"*"}, Routes: append(routes, rest)}},

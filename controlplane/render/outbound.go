@@ -114,7 +114,7 @@ func Outbound(env *Environment, client Client, inst *catalog.Instance, u Upstrea
 		routes := env.routeName(inst.Service, chain.Service)
 		refs = append(refs, resource.Ref{Type: resource.RouteType, Name: routes})
 		refs = append(refs, tracing.refs()...)
-		m := manager{stat: stat, routeName: routes, logs: logs.filter, http2: client.Can(names.CapHTTP2)}
+		m := manager{stat: stat, routeName: routes, logs: logs.filter, http2: managerHTTP2(client)}
 		if m.tracing, err = tracing.outbound(inst.Service.Service, id, u.Name.Service); err == nil {
 			filter, err = env.httpManager(m)
 		}

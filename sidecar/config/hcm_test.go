@@ -200,6 +200,30 @@ func TestHTTP2Options(t *testing.T) {
 	}
 }
 
+// TestGrowingWindows: the windows of streams grow where the connection's, as configured, is
+// never what is short.
+func TestGrowingWindows(t *testing.T) {
+	for fields, want := range map[string]struct{ most, spare uint32 }{
+		"": {},
+		"max_concurrent_streams: 100, initial_stream_window_size: 65536":                                                 {}, // whose connection's is the default
+		"initial_stream_window_size: 65536, initial_connection_window_size: 100000000":                                   {},
+		"max_concurrent_streams: 100, initial_connection_window_size: 2147483647":                                        {},
+		"max_concurrent_streams: 100, initial_stream_window_size: 65536, initial_connection_window_size: 7602176":        {}, // just as much as they and a MiB
+		"max_concurrent_streams: 100, initial_stream_window_size: 65536, initial_connection_window_size: 7602177":        {1 << 20, 1},
+		"max_concurrent_streams: 10, initial_stream_window_size: 1048576, initial_connection_window_size: 100000000":     {}, // which is wide enough
+		"max_concurrent_streams: 1024, initial_stream_window_size: 65536, initial_connection_window_size: 76546048":      {1 << 20, 8 << 20},
+		"max_concurrent_streams: 2147483647, initial_stream_window_size: 65535, initial_connection_window_size: 1048576": {},
+	} {
+		c, err := clusterOf(t, oneEndpoint+"http2_protocol_options: {"+fields+"}\n")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if h := c.HTTP.HTTP2; h.MaxStreamWindow != want.most || h.SpareWindow != want.spare {
+			t.Errorf("%q: to %d, %d together", fields, h.MaxStreamWindow, h.SpareWindow)
+		}
+	}
+}
+
 // TestReplyFiles: the body of a local reply may be in a file where the bootstrap says so. A
 // control plane must not have the sidecar's files read out to whoever asks.
 func TestReplyFiles(t *testing.T) {

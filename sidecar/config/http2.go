@@ -41,6 +41,7 @@ func http2Options(o *corev3.Http2ProtocolOptions, path string) (*http2.Config, e
 			*f.to = int(min(f.from.GetValue(), math.MaxInt32)) // more never runs out either
 		}
 	}
+	growWindows(c, o)
 	c.AllowConnect = o.GetAllowConnect()
 	c.Huffman = o.GetEnableHuffmanEncoding().GetValue()
 	c.RejectObsText = o.GetDisallowObsText().GetValue()
@@ -70,6 +71,24 @@ func http2Options(o *corev3.Http2ProtocolOptions, path string) (*http2.Config, e
 	}
 	return c, nil
 }
+
+// growWindows has the windows of streams that are read grow where that can take nothing from
+// others: where the connection's window, as configured, holds as many streams as are allowed and
+// more. They grow into the rest of it; a MiB is for what waits to be given back, and for answers
+// that are whole, of whose streams others may have the place, and are not read yet.
+func growWindows(c *http2.Config, o *corev3.Http2ProtocolOptions) {
+	if o.GetMaxConcurrentStreams() == nil || o.GetInitialStreamWindowSize() == nil || o.GetInitialConnectionWindowSize() == nil {
+		return
+	}
+	spare := int64(c.ConnWindow) - int64(c.StreamWindow)*int64(c.MaxConcurrentStreams) - 1<<20
+	if spare <= 0 || c.StreamWindow >= grownWindow {
+		return
+	}
+	c.MaxStreamWindow, c.SpareWindow = grownWindow, uint32(spare)
+}
+
+// grownWindow is how far they grow.
+const grownWindow = 1 << 20
 
 func http2KeepAlive(k *corev3.KeepaliveSettings, path string) (out http2.Keepalive, err error) {
 	if k == nil {

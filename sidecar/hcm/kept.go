@@ -44,9 +44,10 @@ func (x *exchange) connectionLimit() int32 {
 }
 
 // keepLimits are those of connections: as in Envoy the listener's of HTTP/1, where 0 is
-// none, and of HTTP/2 a stream's window; but what a window is by default is too much.
+// none, and of HTTP/2 a stream's window, or what that may become; but what a window is by default
+// is too much.
 func (m *Manager) keepLimits() {
-	m.keepHTTP1, m.keepHTTP2 = defaultKept, int32(min(m.http2.StreamWindow, defaultKept))
+	m.keepHTTP1, m.keepHTTP2 = defaultKept, int32(min(max(m.http2.StreamWindow, m.http2.MaxStreamWindow), defaultKept))
 	switch l := m.cfg.BufferLimit; {
 	case l == nil:
 	case *l == 0:

@@ -54,6 +54,9 @@ const (
 	CapLocalRateLimit = "hauberk.cap.local_rate_limit"
 	// CapValidateClusters is that routes to clusters that there are not are refused.
 	CapValidateClusters = "hauberk.cap.validate_clusters"
+	// CapGrowingWindows is that the windows of streams grow where the connection's holds them
+	// all: each may begin with a small one.
+	CapGrowingWindows = "hauberk.cap.growing_windows"
 	// CapTracing is tracing in the connection manager, with OTLP and Zipkin.
 	CapTracing = "hauberk.cap.tracing"
 
