@@ -73,6 +73,7 @@ func (w *workload) serials() map[string]string {
 // renewed by the second, and what is written afterwards takes effect. Connections
 // outlive the certificates that opened them until their streams have ended.
 func TestControlPlaneReplaced(t *testing.T) {
+	t.Parallel() // with the other that mostly waits a minute
 	m := newMeshWith(t, "--svid-ttl", "1m")
 	m.allow("web", "api")
 	m.allow("web", "rpc")

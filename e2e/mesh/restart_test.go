@@ -82,6 +82,7 @@ const guardWindow = 60 * time.Second
 // metrics show; an instance that fails meanwhile is taken out at once; and nothing
 // is kept longer than 60 s.
 func TestConsulRestartFlipsToCritical(t *testing.T) {
+	t.Parallel() // with the other that mostly waits a minute
 	m := newMesh(t)
 	m.allow("web", "*")
 	// Long enough that after the restart there is a time in which nothing ran.
