@@ -174,7 +174,7 @@ func TestByteStreamsArePending(t *testing.T) {
 	}()
 	waitFor(t, func() bool { return c.pending.Load() == 1 && c.hosts()[0].connects.Load() == 1 })
 	var e *Error
-	if _, err := c.Open(t.Context(), "web", nil, 0); !errors.As(err, &e) || e.Kind != OverflowPending || e.Addr != nil {
+	if _, err := c.Open(t.Context(), "web", nil, 0); !errors.As(err, &e) || e.Kind != OverflowPending || e.Addr != c.hosts()[0].Addr() {
 		t.Errorf("beyond the limit: %v", err)
 	}
 	close(connect)

@@ -204,7 +204,7 @@ func (c *Cluster) OpenFor(ctx context.Context, source string, pc *PickContext, a
 	if err == nil {
 		conn.beginRelay()
 		h.Report(200)
-	} else if e, ok := err.(*Error); ok && e.Kind != OverflowConnections && e.Kind != OverflowPending {
+	} else if e, ok := err.(*Error); ok && e.Kind != OverflowConnections {
 		e.Addr = h.Addr()
 		if e.OfHost() {
 			h.Report(OutcomeConnect)
