@@ -248,7 +248,11 @@ func zone(of map[string]any, endpoint func(name any) map[string]any) map[string]
 		}
 		eps = append(eps, e)
 	}
-	return map[string]any{"locality": map[string]any{"zone": of["zone"]}, "priority": cmp.Or(of["priority"], any(0)), "lb_endpoints": eps}
+	out := map[string]any{"locality": map[string]any{"zone": of["zone"]}, "priority": cmp.Or(of["priority"], any(0)), "lb_endpoints": eps}
+	if m := of["metadata"]; m != nil {
+		out["metadata"] = m
+	}
+	return out
 }
 
 func (c *Config) listener(p *place, certs *certs) (map[string]any, error) {

@@ -192,6 +192,9 @@ func (k *madeCluster) assignment(r *rand.Rand) map[string]any {
 			if !chance(r, 4) {
 				e["load_balancing_weight"] = one(r, 1, 2, 5, 100)
 			}
+			if chance(r, 3) {
+				e["metadata"] = map[string]any{"filter_metadata": map[string]any{"envoy.transport_socket_match": randomSocket(r)}}
+			}
 			if by[[2]int{p, l}] != nil || chance(r, 4) {
 				endpoints = append(endpoints, e)
 			}
@@ -220,8 +223,7 @@ func (k *madeCluster) host(r *rand.Rand, name string, weighted bool) map[string]
 		lb["stage"] = one(r, "prod", "test")
 	}
 	h := map[string]any{"endpoint": map[string]any{"address": map[string]any{"socket_address": name}, "hostname": one(r, name, "same", "")},
-		"metadata": map[string]any{"filter_metadata": map[string]any{"envoy.lb": lb, "envoy.transport_socket_match": one(r, map[string]any{}, map[string]any{"kind": "a"},
-			map[string]any{"kind": "a", "n": 1}, map[string]any{"kind": "b", "m": 2}, map[string]any{"kind": true})}}}
+		"metadata": map[string]any{"filter_metadata": map[string]any{"envoy.lb": lb, "envoy.transport_socket_match": randomSocket(r)}}}
 	if chance(r, 3) {
 		if h["health_status"] = one(r, "HEALTHY", "UNHEALTHY", "DRAINING", "TIMEOUT", "DEGRADED"); h["health_status"] == "DEGRADED" && k.hashed {
 			delete(h, "health_status") // Envoy's tables of hashes have healthy hosts alone: it knows no degraded ones there
@@ -231,6 +233,11 @@ func (k *madeCluster) host(r *rand.Rand, name string, weighted bool) map[string]
 		h["load_balancing_weight"] = one(r, 1, 2, 3, 10, 128)
 	}
 	return h
+}
+
+// randomSocket is what metadata say of the transport socket.
+func randomSocket(r *rand.Rand) map[string]any {
+	return one(r, map[string]any{}, map[string]any{"kind": "a"}, map[string]any{"kind": "a", "n": 1}, map[string]any{"kind": "b", "m": 2}, map[string]any{"kind": true})
 }
 
 func randomSubsets(r *rand.Rand) map[string]any {

@@ -22,7 +22,7 @@ type Group struct {
 	Bootstrap map[string]any `json:"bootstrap,omitempty"`
 	// Clusters beside origin, other and refused; endpoints names origins, by priority,
 	// or maps a name to a health status; {zone: z, of: [origin]} are those of a zone, which may
-	// have a priority, and a weight of each. policy is that of the assignment, which a cluster
+	// have a priority, a weight of each, and metadata of their own. policy is that of the assignment, which a cluster
 	// of type EDS finds in a file.
 	Clusters []map[string]any `json:"clusters,omitempty"`
 	Configs  []Config         `json:"configs"`

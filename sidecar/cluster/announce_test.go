@@ -227,7 +227,7 @@ func TestSocketsThatAnnounce(t *testing.T) {
 	host := newAnnouncedHost(t, nil)
 	m := newManager(t, Options{})
 	at := hosts("c", host.addr)
-	at.Localities[0].Endpoints[0].Metadata = map[string]map[string]any{socketNamespace: {"a": "b"}}
+	at.Localities[0].Endpoints[0].Metadata = map[string]map[string]any{SocketNamespace: {"a": "b"}}
 	c := mustUpdate(t, m, &Config{Name: "c", Endpoints: at,
 		Sockets:     []SocketMatch{{Match: map[string]any{"a": "b"}, Announce: 1}},
 		HealthCheck: &HealthCheck{TCP: &TCPCheck{}, Timeout: time.Second, Interval: time.Hour, NoTraffic: time.Hour, NoTrafficHealthy: time.Hour, Unhealthy: time.Hour, UnhealthyEdge: time.Hour, HealthyEdge: time.Hour, UnhealthyThreshold: 1, HealthyThreshold: 1}})

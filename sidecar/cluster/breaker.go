@@ -98,9 +98,9 @@ func (p *pool) alone(shared bool) bool {
 	return true
 }
 
-// activeRequests are those of both priorities, pending ones too.
+// activeRequests are those of both priorities, pending ones too, and plain connections.
 func (c *Cluster) activeRequests() int64 {
-	return c.requests.Load() + c.pending.Load() + c.high.requests.Load() + c.high.pending.Load()
+	return c.requests.Load() + c.pending.Load() + c.high.requests.Load() + c.high.pending.Load() + c.relayed.Load()
 }
 
 // StartRequest is StartRequestAt with default priority.

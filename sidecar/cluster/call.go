@@ -84,7 +84,7 @@ func (c *Cluster) call(ctx context.Context, req *message.Request, body []byte, o
 		return h.acquireSure(ctx, t, only)
 	})
 	if err != nil {
-		if e, ok := err.(*Error); ok && e.Kind.OfHost() {
+		if e, ok := err.(*Error); ok && e.OfHost() {
 			h.Report(OutcomeConnect)
 		}
 		return nil, false, err

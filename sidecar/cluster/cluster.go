@@ -34,6 +34,7 @@ type Cluster struct {
 
 	// trafficked: a connection was made for a request once.
 	trafficked atomic.Bool
+	relayed    atomic.Int64 // connections that carry what is relayed byte by byte
 
 	mu         sync.Mutex // serialises writers of the fields below and of set
 	removed    bool
@@ -225,7 +226,7 @@ func (c *Cluster) turn(s *settings, a *Assignment) {
 	}
 	c.cfg.Store(s)
 	if old.HTTP.Protocol != cfg.HTTP.Protocol {
-		for _, h := range c.order {
+		for _, h := range c.hosts() {
 			h.retireConns() // they would take their places under the limits, and serve nobody
 		}
 	}
@@ -233,7 +234,7 @@ func (c *Cluster) turn(s *settings, a *Assignment) {
 		if c.metrics != nil {
 			c.metrics.Use().PoolsReplaced.Inc(0)
 		}
-		for _, h := range c.order {
+		for _, h := range c.hosts() {
 			h.closeIdle()
 		}
 	}
@@ -244,8 +245,8 @@ func (c *Cluster) turn(s *settings, a *Assignment) {
 		c.stopDNS()
 		c.stopDNS = nil
 	}
-	if old.Type == OriginalDestination && cfg.Type != OriginalDestination {
-		c.destinations.drop(func(*Host) bool { return true })
+	if old.Type == OriginalDestination {
+		c.destinations.drop(func(h *Host) bool { return cfg.Type != OriginalDestination || !h.isOver(s) })
 	}
 	if p == nil {
 		if old.Type != cfg.Type || cfg.Type == EDS && !old.discoversAs(cfg) {

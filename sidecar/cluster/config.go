@@ -39,8 +39,8 @@ type Config struct {
 	DropRemoved bool
 	// ServeUnresolved lets nobody wait for the first answer for a DNS cluster's names.
 	ServeUnresolved bool `json:",omitzero"`
-	// CloseOnFailure closes the connections of a host that becomes unhealthy, and
-	// CloseOnChange all when a host comes or goes.
+	// CloseOnFailure closes the connections of a host that becomes unhealthy, those that carry byte
+	// streams, and CloseOnChange all that are idle when a host comes or goes.
 	CloseOnFailure, CloseOnChange bool
 
 	// ServiceName is the EDS resource to ask for; Name when empty. Discovery is where that
@@ -328,7 +328,10 @@ type Endpoint struct {
 	Weight uint32 // 1 when 0
 	// Metadata is by namespace, values as JSON decodes them.
 	Metadata map[string]map[string]any
-	Check    *EndpointCheck // nil for nothing
+	// OfLocality is what the metadata of its locality have of SocketNamespace: it chooses the
+	// transport socket where the endpoint's own choose none.
+	OfLocality map[string]any `json:",omitempty"`
+	Check      *EndpointCheck // nil for nothing
 	// Extensions are those of headers to this host, before and in the place of the cluster's.
 	Extensions proxytlv.Kept `json:",omitzero"`
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -201,14 +202,35 @@ func (c *Cluster) OpenFor(ctx context.Context, source string, pc *PickContext, a
 	}
 	conn, err := h.onTerms(asker, func(t *Terms) (*Conn, error) { return h.OpenBytes(ctx, source, t, s) })
 	if err == nil {
+		conn.beginRelay()
 		h.Report(200)
 	} else if e, ok := err.(*Error); ok && e.Kind != OverflowConnections {
 		e.Addr = h.Addr()
-		if e.Kind.OfHost() {
+		if e.OfHost() {
 			h.Report(OutcomeConnect)
 		}
 	}
 	return conn, err
+}
+
+// beginRelay has a connection count, until it is closed, as a request of its host's does: balancers
+// send the next one to hosts that have few, as in Envoy.
+func (c *Conn) beginRelay() {
+	h := c.pool.host
+	h.Begin()
+	h.cluster.relayed.Add(1)
+	c.relayed.Store(true)
+	if c.closed.Load() {
+		c.endRelay() // whoever closed it may have come before
+	}
+}
+
+func (c *Conn) endRelay() {
+	if c.relayed.Swap(false) {
+		h := c.pool.host
+		h.cluster.relayed.Add(-1)
+		h.End()
+	}
 }
 
 // OpenBytes is Cluster.Open to a host that was chosen already, for a stream with the terms t, nil
@@ -223,50 +245,72 @@ func (h *Host) OpenBytes(ctx context.Context, source string, t *Terms, s telemet
 		defer p.leave()
 	}
 	p.makeRoom(protocolBytes)
-	cfg := own.cfg.Load()
-	limit := cfg.Limits.MaxConnections
-	n := own.conns.Add(1)
-	p.mu.Lock()
-	full := &Error{Kind: OverflowConnections, Cluster: own.name}
-	if !exceeds(n, limit) {
-		// A tunnel needs no connection of its own, so the host's limit is not in its way.
-		if cfg.tunnels || !p.hostFull() || p.sparedBytes(s) {
-			full = nil
-		} else {
-			full.Host = h.key // another one may have room
-		}
-	}
-	p.mu.Unlock()
-	if full != nil {
-		own.conns.Add(-1)
-		if own.metrics != nil {
-			own.metrics.Use().OverflowConnections.Inc(s)
-		}
-		return nil, full
+	if exceeds(own.conns.Add(1), own.cfg.Load().Limits.MaxConnections) {
+		return nil, p.noRoom(s, &Error{Kind: OverflowConnections, Cluster: own.name})
 	}
 	return p.openBytes(ctx, s)
 }
 
-// openBytes makes a connection, or a stream of one. It is counted already.
+// noRoom takes a byte stream off what is in use that is refused, and counts that.
+func (p *pool) noRoom(s telemetry.Shard, e *Error) *Error {
+	p.uncount()
+	if m := p.host.cluster.metrics.Use(); m != nil {
+		m.OverflowConnections.Inc(s)
+	}
+	return e
+}
+
+// tunnels tells whether byte streams are to share a connection to the host.
+func (p *pool) tunnels() bool {
+	if socket := p.host.socket; socket != nil {
+		return socket.TLS != nil && slices.Contains(socket.TLS.ALPN, TunnelALPN)
+	}
+	return p.host.cluster.cfg.Load().tunnels
+}
+
+// openBytes makes a connection, or a stream of one, for which the host's limit does not count. It is
+// counted against the cluster's already.
 func (p *pool) openBytes(ctx context.Context, s telemetry.Shard) (*Conn, error) {
-	if p.host.cluster.cfg.Load().tunnels {
+	if p.tunnels() {
 		conn, err := p.openTunnel(ctx, s)
 		if conn != nil || err != nil {
 			return conn, err
 		}
 	}
-	p.mu.Lock()
-	p.dialing++
-	p.apart++
-	p.mu.Unlock()
-	conn, err := p.dialFor(ctx, s, protocolBytes, func(error) {})
+	conn, err := p.dialBytes(ctx, s)
 	switch {
 	case err != nil:
 		return nil, err
-	case !conn.apt():
-		_ = conn.CloseUnused()
-		return p.host.OpenBytes(ctx, p.source, p.terms(), s)
+	case conn.Info().ALPN == TunnelALPN && p.tunnels():
+		// It had declined, and does not any more: what is said on this one would be taken for frames.
+		p.multiplexed.declined.Store(false)
+	case conn.apt():
+		conn.condemned.Store(true) // Release would close it too
+		return conn, nil
 	}
-	conn.condemned.Store(true) // Release would close it too
-	return conn, nil
+	_ = conn.CloseUnused()
+	return p.host.OpenBytes(ctx, p.source, p.terms(), s)
+}
+
+// dialBytes makes a connection for a byte stream, which waits for it as a request does.
+func (p *pool) dialBytes(ctx context.Context, s telemetry.Shard) (*Conn, error) {
+	b, limits := p.breaker()
+	n := b.pending.Add(1)
+	defer b.pending.Add(-1)
+	if exceeds(n, limits.MaxPendingRequests) {
+		p.uncount()
+		if m := p.host.cluster.metrics.Use(); m != nil {
+			m.OverflowPending.Inc(s)
+		}
+		return nil, p.failed(OverflowPending, nil)
+	}
+	p.mu.Lock()
+	if p.hostFull() && !p.sparedBytes(s) {
+		p.mu.Unlock()
+		return nil, p.noRoom(s, p.failed(OverflowConnections, nil)) // another host may have room
+	}
+	p.dialing++
+	p.apart++
+	p.mu.Unlock()
+	return p.dialFor(ctx, s, protocolBytes, func(error) {})
 }

@@ -127,7 +127,14 @@ func (c *Cluster) adopt(p *plan) {
 	panics.Guard(panics.Configuration, c.syncChecks)
 	c.install(p.set)
 	c.awaitUpdate()
-	if p.changed && c.cfg.Load().CloseOnChange {
+	if p.changed {
+		c.hostsChanged()
+	}
+}
+
+// hostsChanged follows a host that came or went. c.mu is held.
+func (c *Cluster) hostsChanged() {
+	if c.cfg.Load().CloseOnChange {
 		for _, h := range c.order {
 			h.retireConns()
 		}
@@ -148,6 +155,8 @@ func (c *Cluster) take(l *Locality, e *Endpoint, old *members, s *settings) (fre
 		if was != nil {
 			h.inherit(was, e, s)
 		}
+	} else if s.HealthCheck != nil && h.Endpoint().checkedElsewhere(e) {
+		h.check.state.Store(checkFailed | checkPending) // what was found, if anything, is of another address
 	}
 	h.place(e, l.Priority)
 	h.terms.Store(s.tlsGeneration)
@@ -160,11 +169,17 @@ func (c *Cluster) take(l *Locality, e *Endpoint, old *members, s *settings) (fre
 }
 
 // outlives tells whether a host that discovery no longer names stays: a check that
-// passes is better evidence than a registry that may have lost it.
+// passes is better evidence than a registry that may have lost it. It passed over the transport
+// socket that there was: of another one nothing is known, and nobody would name it.
 func (c *Cluster) outlives(h *Host, s *settings) bool {
 	return !c.removed && s.HealthCheck != nil && !s.DropRemoved && (s.Type == EDS || s.Type == StrictDNS) &&
 		!h.Endpoint().check().Disabled && h.check.state.Load()&checkFailed == 0 &&
-		(h.Health() == Healthy || h.Health() == Degraded)
+		(h.Health() == Healthy || h.Health() == Degraded) && h.isOver(s)
+}
+
+// isOver tells whether the host is reached over the transport socket that s has for it.
+func (h *Host) isOver(s *settings) bool {
+	return reflect.DeepEqual(h.socket, s.socketFor(h.Endpoint()))
 }
 
 // placeOf is where a host is that a no longer names, with the weight that its place has now: none,
@@ -334,6 +349,13 @@ func (e *Endpoint) check() EndpointCheck {
 		return EndpointCheck{}
 	}
 	return *e.Check
+}
+
+// checkedElsewhere tells whether checks of the endpoint as next say more or something else than those
+// of this one: there were none, or they went to another address.
+func (e *Endpoint) checkedElsewhere(next *Endpoint) bool {
+	was, is := e.check(), next.check()
+	return !is.Disabled && (was.Disabled || was.Address != is.Address || was.Port != is.Port)
 }
 
 func (e *Endpoint) key() string {

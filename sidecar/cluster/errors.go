@@ -90,6 +90,10 @@ func (e *Error) Error() string {
 
 func (e *Error) Unwrap() error { return e.Err }
 
+// OfHost tells whether the failure says something of the host: a withdrawal that overtook its connection
+// says nothing, whatever came of that.
+func (e *Error) OfHost() bool { return e.Kind.OfHost() && e.Err != errWithdrawn }
+
 // TransportFailure is why no connection could be made, in the words of Envoy's transport
 // failure reasons; "" where Envoy has none, as for a timeout or a limit. What TLS says is
 // not in Envoy's words, only where it stands.

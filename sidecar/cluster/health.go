@@ -327,7 +327,7 @@ func (k *checker) connect(ctx context.Context, s *settings) (stream.Stream, erro
 	own.Also = nil // the address that is checked is asked alone, as in Envoy
 	probe.ep.Store(&own)
 	if k.cfg.SocketMatch != nil {
-		probe.socket = s.socketMatching(k.cfg.SocketMatch)
+		probe.socket = s.socketMatching(k.cfg.SocketMatch, k.h.Endpoint())
 	}
 	m := k.h.cluster.m
 	source := ""

@@ -4,8 +4,6 @@ import (
 	"errors"
 	"math/rand/v2"
 	"time"
-
-	"github.com/hauberk-mesh/hauberk/sidecar/stream"
 )
 
 // checkDone takes a verdict in and returns the time until the next check.
@@ -159,8 +157,8 @@ func (c *Cluster) checkMissed(k *checker, v verdict) (t transition) {
 			st.set(checkFailed)
 			c.m.log.Warn("host fails its health checks", "cluster", c.name, "host", h.key, "err", v.err)
 			c.tell(k, func(e *checkEvent) { e.EjectUnhealthy = &checkFailure{Type: v.failureType(), Status: v.status} })
-			if c.cfg.Load().CloseOnFailure && !v.passive { // the answer is still to be passed on
-				h.closeMatching(func(string, *stream.Info) bool { return true })
+			if c.cfg.Load().CloseOnFailure {
+				h.closeBytes()
 			}
 			t = changed
 		}
@@ -185,6 +183,7 @@ func (c *Cluster) release(k *checker) {
 	c.forget(k.h)
 	c.syncChecks()
 	c.rebuild()
+	c.hostsChanged()
 }
 
 // interval is the time until the next check after a result and what it did.

@@ -32,7 +32,7 @@ func TestAllIsAnnounced(t *testing.T) {
 			endpoints := func() *Assignment {
 				a := hosts("c", "10.0.0.1:80")
 				e := &a.Localities[0].Endpoints[0]
-				e.Extensions, e.Metadata = c.own, map[string]map[string]any{socketNamespace: match}
+				e.Extensions, e.Metadata = c.own, map[string]map[string]any{SocketNamespace: match}
 				return a
 			}
 			static, discovering := c.cfg, c.cfg

@@ -105,7 +105,7 @@ func newHost(c *Cluster, key string, e *Endpoint, s *settings) *Host {
 // found of that: it is the same host. What a trial found over the new socket goes before. was
 // stays as it is, so that it can be recalled. The cluster's lock is held.
 func (h *Host) inherit(was *Host, e *Endpoint, s *settings) {
-	if _, tried := h.cluster.tried.checks[h.key]; !tried && s.HealthCheck != nil && !e.check().Disabled {
+	if _, tried := h.cluster.tried.checks[h.key]; !tried && s.HealthCheck != nil && !e.check().Disabled && !was.Endpoint().checkedElsewhere(e) {
 		h.check.state.Store(was.check.state.Load())
 		h.check.history = was.check.history
 	}
@@ -241,12 +241,20 @@ func (h *Host) tls(s *settings) *TLS {
 	return s.TLS
 }
 
-// socketFor is the first socket that an endpoint's metadata matches.
+// socketFor is the first socket that an endpoint's metadata matches, or else its locality's.
 func (c *Config) socketFor(e *Endpoint) *SocketMatch {
-	return c.socketMatching(e.Metadata[socketNamespace])
+	return c.socketMatching(e.Metadata[SocketNamespace], e)
 }
 
-func (c *Config) socketMatching(have map[string]any) *SocketMatch {
+// socketMatching is socketFor with other metadata than the endpoint's own.
+func (c *Config) socketMatching(have map[string]any, e *Endpoint) *SocketMatch {
+	if s := c.firstSocket(have); s != nil || e.OfLocality == nil {
+		return s
+	}
+	return c.firstSocket(e.OfLocality)
+}
+
+func (c *Config) firstSocket(have map[string]any) *SocketMatch {
 	for i := range c.Sockets {
 		if includes(have, c.Sockets[i].Match) {
 			return &c.Sockets[i]
@@ -257,8 +265,9 @@ func (c *Config) socketMatching(have map[string]any) *SocketMatch {
 
 // The namespaces of endpoint metadata that mean something here.
 const (
-	lbNamespace     = "envoy.lb"
-	socketNamespace = "envoy.transport_socket_match"
+	lbNamespace = "envoy.lb"
+	// SocketNamespace chooses the transport socket; those of a locality count too.
+	SocketNamespace = "envoy.transport_socket_match"
 )
 
 // includes tells whether have holds all of want.

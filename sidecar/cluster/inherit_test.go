@@ -12,7 +12,7 @@ func TestAnotherSocketKeepsFindings(t *testing.T) {
 	matched := func(mode string) *Assignment {
 		a := hosts("c", "10.0.0.1", "10.0.0.2", "10.0.0.3")
 		for i := range a.Localities {
-			a.Localities[i].Endpoints[0].Metadata = map[string]map[string]any{socketNamespace: {"mode": mode}}
+			a.Localities[i].Endpoints[0].Metadata = map[string]map[string]any{SocketNamespace: {"mode": mode}}
 		}
 		return a
 	}
@@ -96,7 +96,7 @@ func TestAnotherSocketUnchecked(t *testing.T) {
 		none := 0.0
 		s.say("10.0.0.1:80", status(503))
 		at := hosts("c", "10.0.0.1")
-		at.Localities[0].Endpoints[0].Metadata = map[string]map[string]any{socketNamespace: {"mode": "one"}}
+		at.Localities[0].Endpoints[0].Metadata = map[string]map[string]any{SocketNamespace: {"mode": "one"}}
 		cfg := Config{Name: "c", PanicThreshold: &none, HealthCheck: every(&HTTPCheck{Path: "/"}), Endpoints: at,
 			Sockets: []SocketMatch{{Name: "first", Match: map[string]any{"mode": "one"}}}}
 		was := mustUpdate(t, m, &cfg).hosts()[0]

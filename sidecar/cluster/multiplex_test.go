@@ -203,7 +203,7 @@ func TestWaiterOfAConnectionThatIsShared(t *testing.T) {
 	}
 	p := h.pool("", DefaultPriority)
 	p.unclaimed = 1
-	_, w := p.tryReserve(0, 0)
+	_, w := p.tryReserve(0, 0, nil)
 	if w == nil {
 		t.Fatal("it does not wait")
 	}

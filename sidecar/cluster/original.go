@@ -163,7 +163,7 @@ func (d *destinations) pick(s *settings, pc *PickContext) *Host {
 	}
 	h := d.find(to)
 	if h == nil {
-		return d.add(s, to)
+		return d.add(to)
 	}
 	if !h.used.Load() {
 		h.used.Store(true)
@@ -171,9 +171,10 @@ func (d *destinations) pick(s *settings, pc *PickContext) *Host {
 	return h
 }
 
-func (d *destinations) add(s *settings, to netip.AddrPort) *Host {
+func (d *destinations) add(to netip.AddrPort) *Host {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	s := d.c.cfg.Load() // now, as hosts of the one before may have been dropped since the choice began
 	if h := d.find(to); h != nil {
 		h.used.Store(true)
 		return h
@@ -185,6 +186,10 @@ func (d *destinations) add(s *settings, to netip.AddrPort) *Host {
 	h := newHost(d.c, e.key(), e, s)
 	h.place(e, 0)
 	h.used.Store(true)
+	if s.Type != OriginalDestination {
+		h.gone.Store(true) // as all have, or else nobody would drop it, nor find its connections
+		return h
+	}
 	t := d.shards.Load()
 	if t == nil {
 		t = &destinationTable{}

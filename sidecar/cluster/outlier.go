@@ -8,7 +8,6 @@ import (
 
 	"github.com/hauberk-mesh/hauberk/sidecar/message"
 	"github.com/hauberk-mesh/hauberk/sidecar/panics"
-	"github.com/hauberk-mesh/hauberk/sidecar/stream"
 )
 
 // Outcome is what came of an attempt, for passive health checking.
@@ -237,7 +236,7 @@ func (c *Cluster) eject(h *Host, found anomaly) bool {
 	c.m.log.Warn("host ejected", "cluster", c.name, "host", h.key, "for", length, "reason", found.String())
 	c.tellEjection(h, found, true)
 	if c.cfg.Load().CloseOnFailure {
-		h.closeMatching(func(string, *stream.Info) bool { return true })
+		h.closeBytes()
 	}
 	return true
 }

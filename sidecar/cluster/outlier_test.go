@@ -140,3 +140,34 @@ func TestOutlierThresholdLowered(t *testing.T) {
 		})
 	}
 }
+
+// TestRatesOfTheOtherOrigin: a host that was just ejected by the rates of its answers has no say in
+// those of connections.
+func TestRatesOfTheOtherOrigin(t *testing.T) {
+	cfg := &Outlier{
+		SplitLocalOrigin: true, EnforcingSuccessRate: 100, EnforcingLocalSuccessRate: 100, RateMinHosts: 3, RateVolume: 1, StdevFactor: 1000,
+		FailurePercent: 101, MaxEjectionPercent: 100, Interval: time.Hour,
+	}
+	c := mustUpdate(t, newManager(t, Options{}), &Config{Name: "c", Endpoints: hosts("c", "10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.4", "10.0.0.5"), Outlier: cfg})
+	for i, h := range c.hosts() {
+		external, local := uint64(100), uint64(100)
+		switch i {
+		case 0:
+			external, local = 0, 0
+		case 1:
+			local = 80 // which is little beside the others, and much beside none
+		}
+		h.outlier.external.total.Store(100)
+		h.outlier.external.success.Store(external)
+		h.outlier.local.total.Store(100)
+		h.outlier.local.success.Store(local)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.compare(cfg)
+	for i, h := range c.order {
+		if want := i < 2; h.ejected() != want {
+			t.Errorf("%s: ejected is %v", h.key, h.ejected())
+		}
+	}
+}

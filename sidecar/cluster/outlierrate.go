@@ -1,6 +1,9 @@
 package cluster
 
-import "math"
+import (
+	"math"
+	"slices"
+)
 
 // sample is a host's success rate in the interval that ended.
 type sample struct {
@@ -35,6 +38,7 @@ func (c *Cluster) compare(cfg *Outlier) (changed bool) {
 }
 
 func (c *Cluster) compareRates(cfg *Outlier, all []sample, byRate, byPercent Anomaly) (changed bool) {
+	all = slices.DeleteFunc(all, func(s sample) bool { return s.h.ejected() }) // by the other origin's rates, just before
 	enough := func(volume int) (out []sample) {
 		for _, s := range all {
 			if s.total >= uint64(volume) {

@@ -43,6 +43,7 @@ type pool struct {
 type waiter struct {
 	ready chan *Conn // nil: try again, or fail
 	err   *Error     // why, where it is to fail
+	since int64      // when it came
 }
 
 // Conn is an upstream connection. It is a stream; its owner either gives it back
@@ -70,6 +71,8 @@ type Conn struct {
 	carrier *Conn
 	// bytes: it was made for a byte stream, and no request has a use for it.
 	bytes bool
+	// relayed: it carries what somebody relays, and counts as a request of its host's.
+	relayed atomic.Bool
 	// uncounted: it is not against the limit on connections.
 	uncounted bool
 	// condemned: in use when it was found to be unwanted, not to be pooled.
@@ -205,9 +208,10 @@ func (p *pool) connect(ctxOf func() (context.Context, context.CancelFunc), s tel
 		}
 		return nil, &Error{Kind: OverflowPending, Cluster: c.name, Host: p.host.key}
 	}
+	var was *waiter // which keeps its place, whoever took what it was woken for
 	for {
 		p.makeRoom(protocolHTTP1)
-		conn, w := p.reserve(limits.MaxConnections, s)
+		conn, w := p.reserve(limits.MaxConnections, s, was)
 		if conn != nil {
 			return conn, nil
 		}
@@ -219,6 +223,7 @@ func (p *pool) connect(ctxOf func() (context.Context, context.CancelFunc), s tel
 			conn.leave()
 			continue
 		}
+		was = w
 		select {
 		case conn := <-w.ready:
 			switch {
@@ -238,10 +243,10 @@ func (p *pool) connect(ctxOf func() (context.Context, context.CancelFunc), s tel
 }
 
 // reserve takes an idle connection, the right to dial (nil, nil), or a place in
-// the queue.
-func (p *pool) reserve(limit int, s telemetry.Shard) (*Conn, *waiter) {
+// the queue, that of was where it is not nil.
+func (p *pool) reserve(limit int, s telemetry.Shard, was *waiter) (*Conn, *waiter) {
 	for {
-		conn, w := p.tryReserve(limit, s)
+		conn, w := p.tryReserve(limit, s, was)
 		if conn == nil || conn.fit() {
 			return conn, w
 		}
@@ -277,12 +282,12 @@ func (c *Conn) fit() bool {
 	return c.unasked || c.quiet()
 }
 
-func (p *pool) tryReserve(limit int, s telemetry.Shard) (*Conn, *waiter) {
+func (p *pool) tryReserve(limit int, s telemetry.Shard, was *waiter) (*Conn, *waiter) {
 	c := p.host.cluster
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.unclaimed > len(p.waiting) && len(p.idle) == 0 {
-		return nil, p.queue() // a connection is being made that nobody waits for
+		return nil, p.queue(was) // a connection is being made that nobody waits for
 	}
 	b, _ := p.breaker()
 	n := b.conns.Add(1)
@@ -302,13 +307,19 @@ func (p *pool) tryReserve(limit int, s telemetry.Shard) (*Conn, *waiter) {
 	if c.metrics != nil {
 		c.metrics.Use().OverflowConnections.Inc(s)
 	}
-	return nil, p.queue()
+	return nil, p.queue(was)
 }
 
-// queue is a place in the queue. p.mu is held.
-func (p *pool) queue() *waiter {
-	w := &waiter{ready: make(chan *Conn, 1)}
-	p.waiting = append(p.waiting, w)
+// queue is a place in the queue, where the first is who came first. p.mu is held.
+func (p *pool) queue(w *waiter) *waiter {
+	if w == nil {
+		w = &waiter{ready: make(chan *Conn, 1), since: monotonic()}
+	}
+	at := len(p.waiting)
+	for at > 0 && p.waiting[at-1].since > w.since {
+		at--
+	}
+	p.waiting = slices.Insert(p.waiting, at, w)
 	return w
 }
 
@@ -466,6 +477,7 @@ func (c *Conn) end(busy bool) error {
 	if c.closed.Swap(true) {
 		return nil
 	}
+	c.endRelay()
 	if c.carrier != nil {
 		err := c.Stream.Close()
 		c.pool.uncount()
@@ -569,24 +581,4 @@ func (p *pool) sweep(now, limit int64) {
 	if !p.host.usable() {
 		p.closeIdle()
 	}
-}
-
-// closeMatching closes connections in use too; their readers see the end.
-func (p *pool) closeMatching(match func(source string, info *stream.Info) bool) int {
-	p.mu.Lock()
-	var found []*Conn
-	for c := range p.all {
-		if match(p.source, c.Info()) {
-			c.condemned.Store(true)
-			found = append(found, c)
-		}
-	}
-	idle := slices.Clone(p.idle)
-	p.idle = slices.DeleteFunc(p.idle, func(c *Conn) bool { return slices.Contains(found, c) })
-	p.mu.Unlock()
-	for _, c := range found {
-		c.Ours()
-		_ = c.end(!slices.Contains(idle, c))
-	}
-	return len(found)
 }

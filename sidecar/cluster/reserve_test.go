@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"net"
+	"slices"
 	"testing"
 	"time"
 )
@@ -66,7 +67,7 @@ func TestReservedConnectionIsQuiet(t *testing.T) {
 				} else {
 					first.Release()
 					spoil(t, first, far)
-					c, w := p.reserve(1, 0)
+					c, w := p.reserve(1, 0, nil)
 					if w != nil {
 						t.Fatal("a place in the queue")
 					}
@@ -87,5 +88,36 @@ func TestReservedConnectionIsQuiet(t *testing.T) {
 				_ = c.Close()
 			})
 		}
+	}
+}
+
+// TestWaiterKeepsItsPlace: whoever was woken for a connection that another request took is still before
+// those that came later.
+func TestWaiterKeepsItsPlace(t *testing.T) {
+	c := mustUpdate(t, newManager(t, Options{}), &Config{Name: "c", Endpoints: hosts("c", "10.0.0.1"), Limits: Limits{MaxConnections: 1}})
+	p := c.hosts()[0].pool("web", DefaultPriority)
+	if conn, w := p.reserve(1, 0, nil); conn != nil || w != nil {
+		t.Fatal("no connection may be made")
+	}
+	var waiters []*waiter
+	for i := range 3 {
+		_, w := p.reserve(1, 0, nil)
+		if w == nil {
+			t.Fatal("another connection may be made")
+		}
+		w.since = int64(i)
+		waiters = append(waiters, w)
+	}
+	p.wakeAll()
+	for _, i := range []int{1, 0, 2} {
+		if conn := <-waiters[i].ready; conn != nil {
+			t.Fatal("a connection from nowhere")
+		}
+		if _, w := p.reserve(1, 0, waiters[i]); w != waiters[i] {
+			t.Fatal("another place")
+		}
+	}
+	if !slices.Equal(p.waiting, waiters) {
+		t.Error("the places are others")
 	}
 }

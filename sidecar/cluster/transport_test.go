@@ -119,16 +119,98 @@ func TestCloseOnChange(t *testing.T) {
 	ended(t, conns[1])
 }
 
+// TestCloseOnFailure: with a host that is found to fail its byte streams end, those in tunnels too.
+// Its requests are answered, as behind Envoy: the answer that tells of the failure is one of theirs.
 func TestCloseOnFailure(t *testing.T) {
+	terms := func(c *Config) *Config {
+		out := *c
+		out.CloseOnFailure = true
+		out.Outlier = &Outlier{Consecutive5xx: 1, EnforcingConsecutive5xx: 100, MaxEjectionPercent: 100}
+		return &out
+	}
 	s := newServer(t)
-	c := mustUpdate(t, newManager(t, Options{}), &Config{
-		Name: "c", Endpoints: hosts("c", s.addr), CloseOnFailure: true,
-		Outlier: &Outlier{Consecutive5xx: 1, EnforcingConsecutive5xx: 100, MaxEjectionPercent: 100},
-	})
-	busy := acquire(t, c, "web")
-	peer := s.accepted(t, 1)[0]
+	m := newManager(t, Options{})
+	c := mustUpdate(t, m, terms(&Config{Name: "c", Endpoints: hosts("c", s.addr)}))
+	plain, err := c.Open(t.Context(), "web", nil, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	busy, idle := acquire(t, c, "web"), acquire(t, c, "web")
+	idle.Release()
 	busy.Host().Report(500)
-	ended(t, peer)
+	if !plain.closed.Load() {
+		t.Error("a byte stream went on")
+	}
+	waitFor(t, idle.closed.Load)
+	if _, err := busy.Write([]byte("x")); err != nil {
+		t.Errorf("an exchange in flight was cut: %v", err)
+	}
+	if busy.Release(); !busy.closed.Load() {
+		t.Error("another exchange may have its connection")
+	}
+
+	tunnels := tunnelHost(t, time.Second, agrees)
+	mustUpdate(t, tunnels.m, terms(tunnels.Config()))
+	tunnel, err := tunnels.Open(t.Context(), "web", nil, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tunnel.Close()
+	tunnel.Host().Report(500)
+	if _, err := tunnel.Read(make([]byte, 1)); err == nil || !tunnel.carrier.closed.Load() {
+		t.Errorf("a tunnel went on: %v", err)
+	}
+}
+
+// TestSocketOfALocality: where an endpoint's metadata choose no transport socket, those of its locality
+// do: what is to be told over TLS is not told without.
+func TestSocketOfALocality(t *testing.T) {
+	own := func(mode string) map[string]map[string]any {
+		return map[string]map[string]any{SocketNamespace: {"tls": mode}}
+	}
+	secured := map[string]any{"tls": "on"}
+	m := newManager(t, Options{TLS: noTLS{}})
+	for name, tc := range map[string]struct {
+		metadata map[string]map[string]any
+		locality map[string]any
+		check    map[string]any // what a check has in place of metadata
+		want     string         // of requests, "" for the cluster's own
+		checks   string
+	}{
+		"nothing":                       {nil, nil, nil, "", ""},
+		"the locality's":                {nil, secured, nil, "on", "on"},
+		"the endpoint's before":         {own("off"), secured, nil, "off", "off"},
+		"the endpoint's choose none":    {own("other"), secured, nil, "on", "on"},
+		"the locality's choose none":    {nil, map[string]any{"tls": "other"}, nil, "", ""},
+		"a check's own":                 {nil, secured, map[string]any{"tls": "off"}, "on", "off"},
+		"a check's own that chose none": {own("off"), secured, map[string]any{"tls": "other"}, "off", "on"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			a := hosts("c", "10.0.0.1")
+			e := &a.Localities[0].Endpoints[0]
+			e.Metadata, e.OfLocality = tc.metadata, tc.locality
+			c := mustUpdate(t, m, &Config{Name: "c", Endpoints: a, Sockets: []SocketMatch{
+				{Name: "off", Match: map[string]any{"tls": "off"}}, {Name: "on", Match: secured, TLS: &TLS{SNI: "on"}},
+			}})
+			name := func(s *SocketMatch) string {
+				if s == nil {
+					return ""
+				}
+				return s.Name
+			}
+			h := c.hosts()[0]
+			if got := name(h.socket); got != tc.want || (h.tls(c.cfg.Load()) != nil) != (got == "on") {
+				t.Errorf("requests have socket %q", got)
+			}
+			have := tc.check
+			if have == nil {
+				have = e.Metadata[SocketNamespace]
+			}
+			if got := name(c.Config().socketMatching(have, e)); got != tc.checks {
+				t.Errorf("checks have socket %q", got)
+			}
+		})
+	}
 }
 
 // TestSocketMatches: an endpoint's metadata chooses its transport socket, and a

@@ -81,7 +81,7 @@ func (p *pool) inherit(conn *Conn, err error, want protocol) {
 	e, failed := err.(*Error)
 	switch {
 	case failed:
-		if e.Kind.OfHost() {
+		if e.OfHost() {
 			p.host.Report(OutcomeConnect)
 		}
 		p.wake() // whoever counted on it

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"errors"
+	"slices"
 	"sync"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/stream"
@@ -117,4 +118,37 @@ func covers(withdrawn []withdrawal, source string, info *stream.Info) bool {
 		}
 	}
 	return false
+}
+
+// closeMatching closes connections in use too; their readers see the end.
+func (p *pool) closeMatching(match func(source string, info *stream.Info) bool) int {
+	return p.closeThose(func(c *Conn) bool { return match(p.source, c.Info()) })
+}
+
+// closeThose closes the connections that match, those in use too.
+func (p *pool) closeThose(match func(*Conn) bool) int {
+	p.mu.Lock()
+	var found []*Conn
+	for c := range p.all {
+		if match(c) {
+			c.condemned.Store(true)
+			found = append(found, c)
+		}
+	}
+	idle := slices.Clone(p.idle)
+	p.idle = slices.DeleteFunc(p.idle, func(c *Conn) bool { return slices.Contains(found, c) })
+	p.mu.Unlock()
+	for _, c := range found {
+		c.Ours()
+		_ = c.end(!slices.Contains(idle, c))
+	}
+	return len(found)
+}
+
+// closeBytes closes the connections that carry byte streams. Those of requests are not used again,
+// and serve what is under way, as in Envoy: an answer may be on its way that tells why the host fails.
+func (h *Host) closeBytes() {
+	for _, p := range h.everyPool() {
+		p.closeThose(func(c *Conn) bool { return c.bytes || c.uncounted })
+	}
 }

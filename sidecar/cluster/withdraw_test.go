@@ -133,7 +133,8 @@ func TestWithdrawnWhileConnecting(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			hs := newHandshakes(t, "h2", "http/1.1")
 			m := newManager(t, Options{TLS: pooled{&tls.Config{InsecureSkipVerify: true}}})
-			c := mustUpdate(t, m, &Config{Name: "c", TLS: &TLS{SNI: "one"}, HTTP: HTTP{Protocol: tc.http}, Endpoints: hosts("c", hs.addr)})
+			c := mustUpdate(t, m, &Config{Name: "c", TLS: &TLS{SNI: "one"}, HTTP: HTTP{Protocol: tc.http}, Endpoints: hosts("c", hs.addr),
+				Outlier: &Outlier{Consecutive5xx: 1, EnforcingConsecutive5xx: 100, MaxEjectionPercent: 100}})
 			failure := make(chan error, 1)
 			go func() {
 				conn, err := tc.open(c)
@@ -146,7 +147,7 @@ func TestWithdrawnWhileConnecting(t *testing.T) {
 			_ = m.CloseConns(ofWeb)
 			hs.goOn <- struct{}{}
 			var e *Error
-			if err := <-failure; !errors.As(err, &e) || e.Kind != TLSFailure || e.Err != errWithdrawn {
+			if err := <-failure; !errors.As(err, &e) || e.Kind != TLSFailure || e.Err != errWithdrawn || e.OfHost() || c.hosts()[0].ejected() {
 				t.Errorf("%v", err)
 			}
 			if n := c.conns.Load(); n != 0 || c.Stats()[0].Connections != 0 {

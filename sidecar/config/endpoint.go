@@ -32,11 +32,13 @@ func (d *decoder) assignment(m *endpointv3.ClusterLoadAssignment, path string, n
 			Region: l.GetLocality().GetRegion(), Zone: l.GetLocality().GetZone(), SubZone: l.GetLocality().GetSubZone(),
 			Priority: int(l.GetPriority()), Weight: l.GetLoadBalancingWeight().GetValue(),
 		}
+		ofLocality := d.metadata.of(l.GetMetadata())[cluster.SocketNamespace]
 		for j, e := range l.GetLbEndpoints() {
 			ep, err := d.endpoint(e, at(here+".lb_endpoints", j), names)
 			if err != nil {
 				return nil, err
 			}
+			ep.OfLocality = ofLocality
 			loc.Endpoints = append(loc.Endpoints, *ep)
 		}
 		out.Localities = append(out.Localities, loc)

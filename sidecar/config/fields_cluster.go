@@ -236,8 +236,7 @@ func declareEndpoints() {
 			ignore: map[string]string{"category": "it names the requests in reports of load, of which there are none"},
 		},
 		"envoy.config.endpoint.v3.LocalityLbEndpoints": {
-			use:    "locality lb_endpoints load_balancing_weight priority",
-			ignore: map[string]string{"metadata": metaReason},
+			use: "locality metadata lb_endpoints load_balancing_weight priority",
 		},
 		"envoy.config.core.v3.Locality": {use: "region zone sub_zone"},
 		"envoy.config.endpoint.v3.LbEndpoint": {

@@ -408,7 +408,9 @@ func (a *attempt) connectFailure(err error) outcome {
 		}
 		return connectTimeout
 	}
-	a.host.Report(cluster.OutcomeConnect)
+	if e == nil || e.OfHost() {
+		a.host.Report(cluster.OutcomeConnect)
+	}
 	return connectFailed
 }
 

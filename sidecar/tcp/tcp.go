@@ -305,7 +305,9 @@ func (p *Proxy) connect(ctx context.Context, c *downstream.Conn, pc *cluster.Pic
 		o.flags = telemetry.FlagUpstreamConnectFailure
 		var failed *cluster.Error
 		if errors.As(err, &failed) {
-			o.flags = failed.Flags()
+			if o.flags = failed.Flags(); failed.Kind == cluster.OverflowPending {
+				o.flags = 0 // of a byte stream Envoy has no flag that says so
+			}
 			o.failed(err.Error(), failed.TransportFailure(), failed.Addr)
 		} else {
 			o.failed(err.Error(), "", nil)
