@@ -2,6 +2,7 @@ package hcm
 
 import (
 	"bytes"
+	"time"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/message"
 )
@@ -54,4 +55,25 @@ func headReceived(m *message.Meter, head []byte) {
 		}
 	}
 	m.HeadReceived(n, n)
+}
+
+// countBytes adds the last attempt's bytes to its cluster's.
+func (a *attempt) countBytes() {
+	if a.host == nil {
+		return
+	}
+	if m := a.host.Cluster().Metrics().Use(); m != nil {
+		m.BytesSent.Add(a.x.d.Shard, uint64(a.sent))
+		m.BytesReceived.Add(a.x.d.Shard, uint64(a.received))
+	}
+}
+
+// countTime counts how long the last attempt took, when it was answered.
+func (a *attempt) countTime(ended int64) {
+	if a.host == nil || a.firstAt == 0 || a.x.local || a.x.checksHealth() {
+		return
+	}
+	if m := a.host.Cluster().Metrics().Use(); m != nil {
+		m.RequestDuration.Observe(a.x.d.Shard, time.Duration(ended-a.sentAt))
+	}
 }
