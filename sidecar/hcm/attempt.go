@@ -378,6 +378,9 @@ func (a *attempt) connectFailure(err error) outcome {
 		return overflow
 	case cluster.OverflowConnections:
 		return overflow
+	case cluster.OverflowPools:
+		a.remote = nil
+		return noHost
 	case cluster.NoServerName, cluster.WrongName:
 		return connectFailed // which the host has no part in
 	case cluster.Canceled:

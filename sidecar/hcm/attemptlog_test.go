@@ -1,13 +1,17 @@
 package hcm
 
 import (
+	"bufio"
 	"io"
+	"net"
 	"net/http"
 	"slices"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
+	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
 	"github.com/hauberk-mesh/hauberk/sidecar/route"
 	"github.com/hauberk-mesh/hauberk/sidecar/stream"
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
@@ -98,5 +102,48 @@ func TestAttemptOfAFault(t *testing.T) {
 	x.attempt.wreck()
 	if after := len(b.m.timers.entries); after != before-1 || x.attempt.log != nil {
 		t.Errorf("%d timers, of %d before", after, before)
+	}
+}
+
+// TestBudgets: how much of its time a request takes is counted where the cluster has it so, and of
+// each attempt.
+func TestBudgets(t *testing.T) {
+	for name, tc := range map[string]struct {
+		total, try     time.Duration
+		takes          time.Duration
+		request, tries string
+	}{
+		"in time":             {4 * time.Second, 2 * time.Second, time.Second, `{cluster="origin",of="request"} 0.25`, `{cluster="origin",of="attempt"} 0.5`},
+		"without limits":      {0, 0, time.Second, `{cluster="origin",of="request"} 0`, `{cluster="origin",of="attempt"} 0`},
+		"its time is over":    {time.Second, 0, 2 * time.Second, `{cluster="origin",of="request"} 1`, `{cluster="origin",of="attempt"} 0`},
+		"the attempt's is so": {4 * time.Second, time.Second, 2 * time.Second, `{cluster="origin",of="request"} 0.25`, `{cluster="origin",of="attempt"} 1`},
+	} {
+		t.Run(name, bubble(func(t *testing.T) {
+			b := newBed(t)
+			addr := rawOrigin(t, func(_ int, c net.Conn, r *bufio.Reader) {
+				if _, _, err := readRequest(r); err != nil {
+					return
+				}
+				time.Sleep(tc.takes)
+				_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+			})
+			if err := b.clusters.Update(&cluster.Config{Name: "origin", Endpoints: endpoints("origin", addr), TrackBudgets: true}); err != nil {
+				t.Fatal(err)
+			}
+			b.route().Forward.Timeout = tc.total
+			b.route().Forward.Retry = &route.RetryPolicy{PerTryTimeout: tc.try}
+			b.start()
+			_, _ = b.dial().do(simpleGet)
+			synctest.Wait()
+			for _, want := range []string{tc.request, tc.tries} {
+				if line := "hauberk_upstream_timeout_budget_used_ratio_sum" + want; !b.metric(line) {
+					t.Error("there is no", line)
+				}
+			}
+			b.eventually("both are counted once", func() bool {
+				return b.metric(`hauberk_upstream_timeout_budget_used_ratio_count{cluster="origin",of="request"} 1`) &&
+					b.metric(`hauberk_upstream_timeout_budget_used_ratio_count{cluster="origin",of="attempt"} 1`)
+			})
+		}))
 	}
 }

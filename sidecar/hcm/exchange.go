@@ -388,6 +388,7 @@ func (x *exchange) finish() {
 	d.PeerMetrics.Bytes(d.Shard, x.received, x.sent)
 	x.attempt.countBytes()
 	x.attempt.countTime(ended)
+	x.countBudget(ended)
 	x.stopReporter()
 	if x.attempts > 0 {
 		x.mirrors() // of a body that came in pieces, which is whole only now

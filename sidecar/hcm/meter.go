@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/message"
+	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 )
 
 // What HTTP/1 puts on the wire is known by its codec, which counts it only where somebody shows it.
@@ -75,5 +76,16 @@ func (a *attempt) countTime(ended int64) {
 	}
 	if m := a.host.Cluster().Metrics().Use(); m != nil {
 		m.RequestDuration.Observe(a.x.d.Shard, time.Duration(ended-a.sentAt))
+	}
+}
+
+// countBudget counts how much of its time a request took that was answered, or whose time was over.
+func (x *exchange) countBudget(ended int64) {
+	a := x.attempt
+	if a.host == nil || x.checksHealth() || x.local && x.flags&telemetry.FlagUpstreamRequestTimeout == 0 || !x.local && a.firstAt == 0 {
+		return
+	}
+	if b := a.host.Cluster().Budgets(); b != nil {
+		b.Request(x.d.Shard, time.Duration(ended-x.admittedAt), time.Duration(x.timeouts.Total))
 	}
 }

@@ -68,11 +68,14 @@ func (a *attempt) startSpan() {
 	}
 }
 
-// endSpan reports the attempt's span, and logs it; o is how it ended.
+// endSpan reports the attempt's span, logs and counts it; o is how it ended.
 func (a *attempt) endSpan(o outcome, flags telemetry.Flags) {
 	x := a.x
 	if a.log != nil {
 		a.endLog(o, flags)
+	}
+	if b := a.host.Cluster().Budgets(); b != nil && a.sentAt != 0 {
+		b.Attempt(x.d.Shard, sinceMono(a.sentAt), x.timeouts.PerTry)
 	}
 	if !x.span.Live() || !x.m.tracer.Reports(&x.span, &a.span) {
 		return
