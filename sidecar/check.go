@@ -113,7 +113,10 @@ func withoutLogs(l *listener.Config) (*listener.Config, []telemetry.AccessLogCon
 		if c.HTTP != nil {
 			http := *c.HTTP
 			logs = append(logs, http.AccessLog...)
-			http.AccessLog, c.HTTP = nil, &http
+			if u := http.UpstreamLog; u != nil {
+				logs = append(logs, u.Logs...)
+			}
+			http.AccessLog, http.UpstreamLog, c.HTTP = nil, nil, &http
 		}
 		if c.TCP != nil {
 			tcp := *c.TCP

@@ -337,7 +337,11 @@ func (c *Config) hcm(p *place, routes any) map[string]any {
 		filters = append(filters, f)
 	}
 	if h["http_filters"] == nil {
-		h["http_filters"] = append(filters, map[string]any{"name": "router", "typed_config": map[string]any{"@type": apiType + "extensions.filters.http.router.v3.Router"}})
+		router := map[string]any{"@type": apiType + "extensions.filters.http.router.v3.Router"}
+		if c.UpstreamLog != nil {
+			router["upstream_log"], router["upstream_log_options"] = []any{p.fileLog(c, with(logFields, c.LogFields))}, c.UpstreamLog
+		}
+		h["http_filters"] = append(filters, map[string]any{"name": "router", "typed_config": router})
 	}
 	hosts := any(c.VirtualHosts)
 	if c.VirtualHosts == nil {

@@ -50,10 +50,18 @@ func observe(out *outcome, upstream []seen, log []map[string]any, p *place) obse
 		o[name+".origin"] = s.Origin
 		o.message(name, s.Message)
 	}
-	for i, line := range log {
-		name := numbered("log", i)
-		if out.byStream {
+	// Attempts are before or after their request, and those of mirrored ones anywhere.
+	slices.SortStableFunc(log, func(a, b map[string]any) int { return cmp.Compare(attemptOf(a), attemptOf(b)) })
+	requests := 0
+	for _, line := range log {
+		name := numbered("log", requests)
+		switch {
+		case attemptOf(line) != "":
+			name = o.vacant("attempt", ".code")
+		case out.byStream:
 			name = o.vacant("log["+text(line["path"])+"]", ".code")
+		default:
+			requests++
 		}
 		for k, v := range line {
 			s := text(v)
@@ -69,6 +77,14 @@ func observe(out *outcome, upstream []seen, log []map[string]any, p *place) obse
 		o[k] = p.normalize(v)
 	}
 	return o
+}
+
+// attemptOf is the cluster of a record of an attempt, "" of another record.
+func attemptOf(line map[string]any) string {
+	if strings.HasPrefix(text(line["type"]), "Upstream") {
+		return text(line["cluster"])
+	}
+	return ""
 }
 
 // vacant is the name, or the first with a number that has no such field yet.

@@ -27,6 +27,7 @@ var countedAlike = []struct{ envoy, hauberk, use string }{
 	{`(retry\.)?upstream_rq_2xx`, `hauberk_upstream_requests_total{cluster="CLUSTER",code_class="2xx"}`, ""},
 	{`upstream_cx_connect_fail`, `hauberk_upstream_connections_total{cluster="CLUSTER",result="refused"}`, ""},
 	{`upstream_cx_overflow`, `hauberk_upstream_overflow_total{cluster="CLUSTER",limit="connections"}`, ""},
+	{`upstream_cx_pool_overflow`, `hauberk_upstream_overflow_total{cluster="CLUSTER",limit="pools"}`, ""},
 	{`upstream_rq_pending_overflow`, `hauberk_upstream_overflow_total{cluster="CLUSTER",limit="pending"}`, ""},
 	{`upstream_rq_active_overflow`, `hauberk_upstream_overflow_total{cluster="CLUSTER",limit="requests"}`, ""},
 	{`upstream_rq_retry_overflow`, `hauberk_upstream_overflow_total{cluster="CLUSTER",limit="retries"}`, ""},

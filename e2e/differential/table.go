@@ -69,6 +69,8 @@ type Config struct {
 	ListenerLog bool `json:"listener_log,omitempty"`
 	// LogFields are further fields of the log of every record.
 	LogFields map[string]string `json:"log_fields,omitempty"`
+	// UpstreamLog has the router log its attempts, too; the options of that are its fields.
+	UpstreamLog map[string]any `json:"upstream_log,omitempty"`
 	// LogFilters are filters of access logs by name: log.passed says which of them the
 	// record passes.
 	LogFilters map[string]any `json:"log_filters,omitempty"`

@@ -32,20 +32,32 @@ func New(s Spec) *Bucket {
 func (b *Bucket) Take() bool { return b.TakeSome(1) }
 
 // TakeSome takes n tokens if there are so many.
-func (b *Bucket) TakeSome(n uint32) bool {
+func (b *Bucket) TakeSome(n float64) bool {
 	if b.size == 0 {
 		return false
 	}
 	for {
 		old := b.empty.Load()
 		now := clock()
-		at := max(math.Float64frombits(old), now-b.size/b.rate) + float64(n)/b.rate
+		at := max(math.Float64frombits(old), now-b.size/b.rate) + n/b.rate
 		// Rounding errors, half of the last digit for each token, must not cost one.
 		if at > now+1e-9+(b.size+4)*math.Abs(now)*0x1p-53 {
 			return false
 		}
 		if b.empty.CompareAndSwap(old, math.Float64bits(at)) {
 			return true
+		}
+	}
+}
+
+// Give gives n tokens back, as far as there is room for them.
+func (b *Bucket) Give(n float64) {
+	for {
+		old := b.empty.Load()
+		full := clock() - b.size/b.rate
+		at := max(math.Float64frombits(old)-n/b.rate, full)
+		if b.empty.CompareAndSwap(old, math.Float64bits(at)) {
+			return
 		}
 	}
 }

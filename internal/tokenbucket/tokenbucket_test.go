@@ -36,12 +36,27 @@ func TestTakesSome(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := New(Spec{Max: 5, PerFill: 1, Interval: time.Second})
 		for i, step := range []struct {
-			n    uint32
+			n    float64
 			want bool
 		}{{3, true}, {3, false}, {2, true}, {1, false}, {0, true}, {6, false}} {
 			if got := b.TakeSome(step.n); got != step.want {
-				t.Errorf("%d: %d tokens: %v", i, step.n, got)
+				t.Errorf("%d: %v tokens: %v", i, step.n, got)
 			}
+		}
+	})
+}
+
+// What is given back can be taken again, but no more than the bucket holds.
+func TestGivesBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := New(Spec{Max: 3, PerFill: 1, Interval: time.Hour})
+		b.Give(5)
+		if tokens, _ := b.Left(); tokens > 3.01 || !b.TakeSome(3) || b.Take() {
+			t.Errorf("%v tokens of 3", tokens)
+		}
+		b.Give(2)
+		if !b.TakeSome(2) || b.Take() {
+			t.Error("not two tokens")
 		}
 	})
 }

@@ -84,6 +84,8 @@ type settings struct {
 	streamDuration int64
 	// zones are nil where requests are not routed by zone.
 	zones *zoneTerms
+	// budgets are nil where nobody wants to know.
+	budgets *telemetry.Budgets
 }
 
 // pickCounters count what came of choices: by subset, and by a header that names the
@@ -116,6 +118,9 @@ func (c *Cluster) Config() *Config { return c.cfg.Load().Config }
 
 // Metrics are the cluster's counters; nil counts nothing.
 func (c *Cluster) Metrics() *telemetry.ClusterMetrics { return c.metrics }
+
+// Budgets count how much of their time the cluster's requests take; nil where nobody wants to know.
+func (c *Cluster) Budgets() *telemetry.Budgets { return c.cfg.Load().budgets }
 
 func (c *Cluster) wants(service string) bool {
 	cfg := c.Config()
@@ -154,6 +159,9 @@ func (c *Cluster) settingsOf(cfg *Config) *settings {
 	s := newSettings(c.m, cfg)
 	s.metrics = c.metrics
 	s.zones = c.m.zoneTerms(s)
+	if cfg.TrackBudgets {
+		s.budgets = c.metrics.Budgets()
+	}
 	if cfg.Subsets != nil || cfg.OriginalDst != nil && cfg.OriginalDst.Header != "" {
 		s.picks = &pickCounters{}
 		if cfg.Subsets != nil {

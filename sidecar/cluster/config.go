@@ -18,6 +18,8 @@ type Config struct {
 	Name string
 	// StatName is what statistics, logs and spans call it; Name when empty.
 	StatName string `json:",omitempty"`
+	// TrackBudgets has it counted how much of their time requests and attempts take.
+	TrackBudgets bool `json:",omitempty"`
 	// Metadata are for access logs: its filter_metadata by namespace, values as JSON has them.
 	Metadata map[string]map[string]any `json:",omitempty"`
 	Type     Type
@@ -268,6 +270,9 @@ const NoneAllowed = -1
 // MaxConnections.
 type Limits struct {
 	MaxConnections, MaxPendingRequests, MaxRequests, MaxRetries int
+	// MaxPools limits the pools for requests of HTTP, of which a host has one, or one for each of the
+	// terms that its connections depend on: names, clients, announced addresses.
+	MaxPools int `json:",omitempty"`
 	// RetryBudget, when set, stands in for MaxRetries, as it does in Envoy.
 	RetryBudget *RetryBudget
 	// TrackRemaining exposes how much is left of each limit.

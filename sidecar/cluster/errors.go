@@ -20,6 +20,7 @@ const (
 	OverflowPending
 	OverflowRequests
 	OverflowRetries
+	OverflowPools
 	ConnectRefused // or any other failure to connect
 	ConnectTimeout
 	TLSFailure
@@ -36,6 +37,7 @@ var kindNames = [...]string{
 	OverflowPending:     "pending request limit reached",
 	OverflowRequests:    "request limit reached",
 	OverflowRetries:     "retry limit reached",
+	OverflowPools:       "limit of connection pools reached",
 	ConnectRefused:      "connect",
 	ConnectTimeout:      "connect timeout",
 	TLSFailure:          "tls",
@@ -55,7 +57,7 @@ func (k Kind) OfHost() bool { return k == ConnectRefused || k == ConnectTimeout 
 // Flags is the response flag of a failure.
 func (k Kind) Flags() telemetry.Flags {
 	switch k {
-	case NoHealthyHost:
+	case NoHealthyHost, OverflowPools:
 		return telemetry.FlagNoHealthyUpstream
 	case OverflowConnections, OverflowPending, OverflowRequests, OverflowRetries:
 		return telemetry.FlagUpstreamOverflow

@@ -195,6 +195,11 @@ func (p *pool) takeSharedBut(not []*Conn, now int64) *Conn {
 func (p *pool) connectShared(ctx context.Context, want protocol, s telemetry.Shard) (*Conn, error) {
 	c := p.host.cluster
 	b, limits := p.breaker()
+	if want != protocolTunnel {
+		if err := p.makePool(limits, s); err != nil {
+			return nil, err
+		}
+	}
 	n := b.pending.Add(1)
 	defer b.pending.Add(-1)
 	if exceeds(n, limits.MaxPendingRequests) {

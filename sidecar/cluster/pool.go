@@ -200,6 +200,9 @@ func (p *pool) connect(ctxOf func() (context.Context, context.CancelFunc), s tel
 	defer cancel()
 	c := p.host.cluster
 	b, limits := p.breaker()
+	if err := p.makePool(limits, s); err != nil {
+		return nil, err
+	}
 	n := b.pending.Add(1)
 	defer b.pending.Add(-1)
 	if exceeds(n, limits.MaxPendingRequests) {

@@ -132,6 +132,21 @@ func (r *roster) at(zone *Zone) int {
 	return slices.IndexFunc(r.places, func(p place) bool { return zone != nil && p.zone() == *zone })
 }
 
+// OwnMembers tells how many hosts the own cluster has, whatever their health; nil where there is no
+// own cluster.
+func (m *Manager) OwnMembers() func() int {
+	if m.opts.Own == nil {
+		return nil
+	}
+	return func() int {
+		own := m.own.Load()
+		if own == nil {
+			return 0
+		}
+		return own.hosts
+	}
+}
+
 // zoneRouter routes the requests of a cluster's first priority by zone. What it knows of their
 // hosts does not change; what it makes of them does, with the own cluster.
 type zoneRouter struct {

@@ -123,6 +123,7 @@ func decodeBootstrap(m *bootstrapv3.Bootstrap, refused []error) (*Bootstrap, err
 	if d.runtime, err = readRuntime(m.GetLayeredRuntime()); err != nil {
 		return nil, err
 	}
+	d.runtime.own = out.Own != nil
 	//lint:ignore SA1019 deprecated, and still taken by Envoy
 	if err = d.bootstrapTracer(m.GetTracing()); err != nil {
 		return nil, err

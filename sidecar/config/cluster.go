@@ -22,6 +22,8 @@ func (d *decoder) cluster(m *clusterv3.Cluster) (*cluster.Config, error) {
 		Name: m.GetName(), StatName: m.GetAltStatName(), Metadata: metadataOf(m.GetMetadata()), DropRemoved: m.GetIgnoreHealthOnHostRemoval(), CloseOnFailure: m.GetCloseConnectionsOnHostHealthFailure(),
 		ServeUnresolved: m.GetWaitForWarmOnInit() != nil && !m.GetWaitForWarmOnInit().GetValue(),
 	}
+	//lint:ignore SA1019 deprecated, and still taken by Envoy
+	out.TrackBudgets = m.GetTrackTimeoutBudgets() || m.GetTrackClusterStats().GetTimeoutBudgets()
 	var err error
 	if out.ConnectTimeout, err = duration(m.GetConnectTimeout(), "connect_timeout"); err != nil {
 		return nil, err
@@ -236,6 +238,7 @@ func breakers(m *clusterv3.Cluster, out *cluster.Config) error {
 			{t.GetMaxPendingRequests(), &to.MaxPendingRequests},
 			{t.GetMaxRequests(), &to.MaxRequests},
 			{t.GetMaxRetries(), &to.MaxRetries},
+			{t.GetMaxConnectionPools(), &to.MaxPools},
 		} {
 			if l.v != nil {
 				*l.to = limit(l.v)

@@ -20,8 +20,6 @@ const answerOnly = "an answer is judged by its head, in Envoy too, where this ne
 
 const extensionsOfV2 = "with V2 alone: headers of V1 have no extensions"
 
-const budgetsHint = "there are no such histograms: durations and sizes of requests are in hauberk_request_duration_seconds and in access logs"
-
 func init() {
 	declare("Cluster", map[protoreflect.FullName]*rules{
 		"envoy.config.cluster.v3.Cluster": {
@@ -33,11 +31,10 @@ func init() {
 				"dns_refresh_rate dns_jitter dns_failure_refresh_rate dns_lookup_family cleanup_interval " +
 				"connection_pool_per_downstream_connection upstream_bind_config upstream_connection_options ignore_health_on_host_removal " +
 				"close_connections_on_host_health_failure dns_resolvers dns_resolution_config typed_dns_resolver_config use_tcp_for_dns_lookups " +
-				"upstream_http_protocol_options respect_dns_ttl wait_for_warm_on_init alt_stat_name metadata",
+				"upstream_http_protocol_options respect_dns_ttl wait_for_warm_on_init alt_stat_name metadata " +
+				"track_timeout_budgets track_cluster_stats",
 			ignore: map[string]string{
 				"stats_matcher":                     statsReason,
-				"track_timeout_budgets":             budgetsHint,
-				"track_cluster_stats":               budgetsHint,
 				"per_connection_buffer_limit_bytes": bufferReason,
 			},
 			but: map[string]string{
@@ -47,6 +44,12 @@ func init() {
 				"transport_socket_matcher":                     "use transport_socket_matches",
 				"preconnect_policy":                            "connections are opened when they are needed",
 				"per_connection_buffer_high_watermark_timeout": bufferReason,
+			},
+		},
+		"envoy.config.cluster.v3.TrackClusterStats": {
+			use: "timeout_budgets", ignore: map[string]string{
+				"request_response_sizes": "there are no such histograms: sizes of requests are in access logs, those of attempts too",
+				"per_endpoint_stats":     "statistics are of clusters; /clusters of the admin listener tells of their endpoints",
 			},
 		},
 		"envoy.config.cluster.v3.Cluster.CustomClusterType":    {use: "typed_config", ignore: nameOnly},
@@ -106,10 +109,8 @@ func init() {
 			use: "thresholds per_host_thresholds",
 		},
 		"envoy.config.cluster.v3.CircuitBreakers.Thresholds": {
-			use: "priority max_connections max_pending_requests max_requests max_retries retry_budget track_remaining",
-			instead: map[string]string{
-				"max_connection_pools": "pools of names and clients make room for others where a host has more than 1,024 or a limit on connections is reached; others stay",
-			},
+			use: "priority max_connections max_pending_requests max_requests max_retries retry_budget track_remaining max_connection_pools",
+			but: map[string]string{"max_connection_pools": "of HTTP, as in Envoy"},
 		},
 		"envoy.config.cluster.v3.CircuitBreakers.Thresholds.RetryBudget": {use: "budget_percent min_retry_concurrency budget_interval"},
 		"envoy.config.cluster.v3.OutlierDetection": {

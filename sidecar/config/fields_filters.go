@@ -31,6 +31,7 @@ func init() {
 			but:    map[string]string{"response_rate_limit": "of the answers of hosts that are no tunnels"},
 			instead: map[string]string{
 				"downstream_nodes": "nobody's word for x-envoy-downstream-service-node is taken; use headers",
+				"filter_metadata":  "rules and logs know no metadata of faults; the flags DI and FI tell of them",
 			},
 		},
 		"envoy.extensions.filters.http.fault.v3.FaultAbort":                   {use: "http_status grpc_status header_abort percentage response_body"},
@@ -44,9 +45,10 @@ func init() {
 			use: "stat_prefix status token_bucket filter_enabled filter_enforced request_headers_to_add_when_not_enforced " +
 				"response_headers_to_add local_rate_limit_per_downstream_connection enable_x_ratelimit_headers " +
 				"rate_limited_as_resource_exhausted enable_retry_after_header descriptors rate_limits stage vh_rate_limits " +
-				"max_dynamic_descriptors always_consume_default_token_bucket",
-			instead: map[string]string{"local_cluster_rate_limit": "each sidecar limits for itself"},
+				"max_dynamic_descriptors always_consume_default_token_bucket local_cluster_rate_limit",
+			but: map[string]string{"local_cluster_rate_limit": "where the bootstrap names a local cluster"},
 		},
+		"envoy.extensions.common.ratelimit.v3.LocalClusterRateLimit":     {},
 		"envoy.extensions.common.ratelimit.v3.LocalRateLimitDescriptor":  {use: "entries token_bucket shadow_mode"},
 		"envoy.extensions.common.ratelimit.v3.RateLimitDescriptor.Entry": {use: "key value"},
 		"envoy.type.v3.HttpStatus":                                       {use: "code"},

@@ -245,7 +245,8 @@ func init() {
 			},
 		},
 		"envoy.extensions.filters.http.router.v3.Router": {
-			use: "suppress_envoy_headers respect_expected_rq_timeout start_child_span reject_connect_request_early_data",
+			use: "suppress_envoy_headers respect_expected_rq_timeout start_child_span reject_connect_request_early_data " +
+				"upstream_log upstream_log_options",
 			ignore: map[string]string{
 				"dynamic_stats": statsReason,
 				"suppress_grpc_request_failure_code_stats": "requests are counted by their code, whatever they are",
@@ -253,9 +254,10 @@ func init() {
 			instead: map[string]string{
 				"strict_check_headers":  "the headers it is about are never taken from a client",
 				"upstream_http_filters": "filters run before the router",
-				"upstream_log":          "the access log tells of the upstream",
-				"upstream_log_options":  "the access log tells of the upstream",
 			},
+		},
+		"envoy.extensions.filters.http.router.v3.Router.UpstreamAccessLogOptions": {
+			use: "flush_upstream_log_on_upstream_stream upstream_log_flush_interval",
 		},
 	})
 	declare("Authorization", map[protoreflect.FullName]*rules{

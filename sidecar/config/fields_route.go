@@ -114,7 +114,7 @@ func init() {
 			},
 		},
 		"envoy.config.route.v3.RateLimit.HitsAddend": {
-			use: "number", instead: map[string]string{"format": "write a number", "is_negative_hits": "a request gives no tokens back"},
+			use: "number format is_negative_hits",
 		},
 		"envoy.config.route.v3.RateLimit.Action": {
 			use: "source_cluster destination_cluster request_headers query_parameters remote_address masked_remote_address generic_key " +
@@ -191,9 +191,11 @@ func init() {
 			use: "https_redirect scheme_redirect host_redirect port_redirect path_redirect prefix_rewrite regex_rewrite " +
 				"path_rewrite response_code strip_query",
 		},
-		"envoy.config.route.v3.DirectResponseAction":                         {use: "status body body_format"},
-		"envoy.config.core.v3.HeaderValueOption":                             {use: "header append append_action keep_empty_value"},
-		"envoy.config.core.v3.HeaderValue":                                   {use: "key value"},
+		"envoy.config.route.v3.DirectResponseAction": {use: "status body body_format"},
+		"envoy.config.core.v3.HeaderValueOption":     {use: "header append append_action keep_empty_value"},
+		"envoy.config.core.v3.HeaderValue": {
+			use: "key value", instead: map[string]string{"raw_value": "Envoy adds nothing of it either, where the configuration says it; use value"},
+		},
 		"envoy.config.common.mutation_rules.v3.HeaderMutation":               {use: "remove append remove_on_match"},
 		"envoy.config.common.mutation_rules.v3.HeaderMutation.RemoveOnMatch": {use: "key_matcher"},
 	})

@@ -45,7 +45,20 @@ func (d *decoder) hcmFilters(m *hcmv3.HttpConnectionManager, out *hcm.Config, pa
 	}
 	out.SuppressEnvoyHeaders, out.RespectExpectedTimeout = router.GetSuppressEnvoyHeaders(), router.GetRespectExpectedRqTimeout()
 	out.RejectEarlyConnect = router.GetRejectConnectRequestEarlyData().GetValue()
-	return nil
+	out.UpstreamLog, err = d.upstreamLog(router, at(path+".http_filters", len(m.GetHttpFilters())-1)+".typed_config")
+	return err
+}
+
+// upstreamLog reads the log of attempts, nil for none.
+func (d *decoder) upstreamLog(m *routerv3.Router, path string) (*hcm.UpstreamLog, error) {
+	logs, err := d.accessLogs(m.GetUpstreamLog(), path+".upstream_log")
+	if err != nil || len(logs) == 0 {
+		return nil, err
+	}
+	o := m.GetUpstreamLogOptions()
+	out := &hcm.UpstreamLog{Logs: logs, OnStream: o.GetFlushUpstreamLogOnUpstreamStream()}
+	out.Interval, err = duration(o.GetUpstreamLogFlushInterval(), path+".upstream_log_options.upstream_log_flush_interval")
+	return out, err
 }
 
 // hcmUpgradeFilters reads the chains of requests that switch to another protocol. The router is one

@@ -33,6 +33,14 @@ func (d *decoder) rateLimit(m *ratelimitv3.LocalRateLimit, path string) (*rateli
 	default:
 		return nil, fail(path+".enable_x_ratelimit_headers", "unknown value %d", m.GetEnableXRatelimitHeaders())
 	}
+	if out.Shared = m.GetLocalClusterRateLimit() != nil; out.Shared {
+		switch here := path + ".local_cluster_rate_limit"; {
+		case out.PerConnection:
+			return nil, fail(here, "cannot be used together with local_rate_limit_per_downstream_connection")
+		case !d.runtime.ownCluster():
+			return nil, fail(here, "the bootstrap names no local cluster: cluster_manager.local_cluster_name")
+		}
+	}
 	var err error
 	if b := m.GetTokenBucket(); b != nil {
 		if out.Bucket, err = tokenBucket(b, path+".token_bucket"); err != nil {
@@ -123,7 +131,7 @@ func descriptors(m *ratelimitv3.LocalRateLimit, out *ratelimit.Config, path stri
 		return err
 	}
 	for i, r := range m.GetRateLimits() {
-		if out.RateLimits[i].Hits, err = hits(r.GetHitsAddend(), at(here, i)+".hits_addend"); err != nil {
+		if err = hits(r.GetHitsAddend(), &out.RateLimits[i], at(here, i)+".hits_addend"); err != nil {
 			return err
 		}
 	}
@@ -137,16 +145,26 @@ func descriptors(m *ratelimitv3.LocalRateLimit, out *ratelimit.Config, path stri
 // 500 bytes each.
 const maxDynamicDescriptors = 1 << 20
 
-// hits reads how many tokens a request takes.
-func hits(m *routev3.RateLimit_HitsAddend, path string) (*uint32, error) {
-	switch n := m.GetNumber(); {
-	case m == nil:
-		return nil, nil
-	case n.GetValue() == 0:
-		return nil, fail(path+".number", "is missing or 0: Envoy refuses every request that takes nothing")
-	default:
-		return new(uint32(n.GetValue())), nil
+// hits reads how many tokens a request takes, or gives back.
+func hits(m *routev3.RateLimit_HitsAddend, out *route.RateLimit, path string) error {
+	if m == nil {
+		return nil
 	}
+	out.Refund = m.GetIsNegativeHits()
+	switch n := m.GetNumber(); {
+	case n != nil && m.GetFormat() != "":
+		return fail(path+".format", "cannot be used together with number")
+	case m.GetFormat() != "":
+		if _, err := ratelimit.CompileHits(m.GetFormat()); err != nil {
+			return fail(path+".format", "%v", err)
+		}
+		out.HitsFormat = m.GetFormat()
+	case n.GetValue() == 0:
+		return fail(path+".number", "is missing or 0: Envoy refuses every request that takes nothing")
+	default:
+		out.Hits = new(uint32(n.GetValue()))
+	}
+	return nil
 }
 
 // rateLimits reads how requests are described.

@@ -46,6 +46,9 @@ func ListenerRefs(l *listener.Config) Refs {
 		}
 		if c.HTTP != nil {
 			logs(c.HTTP.AccessLog)
+			if u := c.HTTP.UpstreamLog; u != nil {
+				logs(u.Logs)
+			}
 			if t := c.HTTP.Tracing; t != nil && t.Provider.Collector != nil {
 				name := t.Provider.Collector.Cluster
 				r.Collectors, r.Wanted = append(r.Collectors, name), append(r.Wanted, name)

@@ -22,7 +22,12 @@ type Runtime struct {
 	read   map[string]bool // nil once nobody asks any more
 	// tracer is that of the bootstrap, nil where it has none.
 	tracer *tracing.Config
+	// own: the bootstrap names a local cluster.
+	own bool
 }
+
+// ownCluster tells whether there is a local cluster.
+func (r *Runtime) ownCluster() bool { return r != nil && r.own }
 
 // defaultTracer is of a manager that names no tracer.
 func (r *Runtime) defaultTracer(c *tracing.Config) {

@@ -76,6 +76,7 @@ type attempt struct {
 	bytes bytesUpstream // and neither
 
 	span tracing.Attempt // none without tracing
+	log  *attemptLog     // nil where attempts are not logged
 }
 
 // counted says who counts an attempt as one under way.
@@ -317,27 +318,6 @@ func (a *attempt) uncount() {
 	}
 }
 
-// countBytes adds the last attempt's bytes to its cluster's.
-func (a *attempt) countBytes() {
-	if a.host == nil {
-		return
-	}
-	if m := a.host.Cluster().Metrics().Use(); m != nil {
-		m.BytesSent.Add(a.x.d.Shard, uint64(a.sent))
-		m.BytesReceived.Add(a.x.d.Shard, uint64(a.received))
-	}
-}
-
-// countTime counts how long the last attempt took, when it was answered.
-func (a *attempt) countTime(ended int64) {
-	if a.host == nil || a.firstAt == 0 || a.x.local || a.x.checksHealth() {
-		return
-	}
-	if m := a.host.Cluster().Metrics().Use(); m != nil {
-		m.RequestDuration.Observe(a.x.d.Shard, time.Duration(ended-a.sentAt))
-	}
-}
-
 // exchange sends the request on conn, which the attempt holds, and reads the response's
 // head.
 func (a *attempt) exchange(conn *cluster.Conn) outcome {
@@ -364,6 +344,7 @@ func (a *attempt) exchange(conn *cluster.Conn) outcome {
 		return a.broken(err)
 	}
 	a.x.dog.hold(&a.up)
+	a.log.connected(a)
 	return a.send()
 }
 
@@ -397,6 +378,9 @@ func (a *attempt) connectFailure(err error) outcome {
 		return overflow
 	case cluster.OverflowConnections:
 		return overflow
+	case cluster.OverflowPools:
+		a.remote = nil
+		return noHost
 	case cluster.NoServerName, cluster.WrongName:
 		return connectFailed // which the host has no part in
 	case cluster.Canceled:
@@ -562,6 +546,7 @@ func (a *attempt) report(o outcome) {
 			c.OverflowPending.Inc(a.x.d.Shard)
 		}
 	case responded:
+		a.log.answered(a)
 		status, judged := a.judgedBy()
 		a.host.ReportJudged(cluster.Outcome(status), judged)
 		if f := &a.resp.Fields; f.Has(message.XEnvoyOther) {

@@ -30,6 +30,8 @@ type Config struct {
 	RejectEarlyConnect bool `json:",omitempty"`
 	AccessLog          []telemetry.AccessLogConfig
 	LogOptions
+	// UpstreamLog has attempts logged; nil does not.
+	UpstreamLog *UpstreamLog `json:",omitempty"`
 
 	// Tracing is nil for none.
 	Tracing *tracing.Config

@@ -388,6 +388,7 @@ func (x *exchange) finish() {
 	d.PeerMetrics.Bytes(d.Shard, x.received, x.sent)
 	x.attempt.countBytes()
 	x.attempt.countTime(ended)
+	x.countBudget(ended)
 	x.stopReporter()
 	if x.attempts > 0 {
 		x.mirrors() // of a body that came in pieces, which is whole only now
@@ -487,6 +488,19 @@ func (x *exchange) record() *telemetry.Record {
 	}
 	r.Flags |= x.flags
 	r.BytesReceived, r.BytesSent = x.receivedSoFar(), x.sent
+	x.tellRoute(r)
+	if x.ntried > 0 {
+		r.Attempted, r.UpstreamClose = x, telemetry.CloseNormal
+	}
+	x.attempt.tell(r)
+	r.Attempts, r.Resent = x.attempts, x.resent
+	x.show(r)
+	x.span.Show(r)
+	return r
+}
+
+// tellRoute puts into a record where the request goes.
+func (x *exchange) tellRoute(r *telemetry.Record) {
 	if x.sel.VirtualHost != nil {
 		r.VirtualHost = x.sel.VirtualHost.Name
 	}
@@ -497,30 +511,26 @@ func (x *exchange) record() *telemetry.Record {
 		}
 		r.Cluster, r.ClusterStat = x.sel.Cluster, x.clusterStat()
 	}
-	a := x.attempt
+}
+
+// tell puts into a record whom the attempt asked, and how that went.
+func (a *attempt) tell(r *telemetry.Record) {
 	r.UpstreamHost = a.remote
 	if a.info != nil {
 		r.UpstreamTLS(a.info)
 		r.UpstreamLocal = a.info.Local
-		if !x.terminate {
+		if !a.x.terminate {
 			r.UpstreamProtocol = a.version.String()
 		}
-	}
-	if x.ntried > 0 {
-		r.Attempted, r.UpstreamClose = x, telemetry.CloseNormal
 	}
 	if a.host != nil {
 		r.UpstreamHostname = a.host.Hostname()
 	}
 	r.UpstreamFailure, r.UpstreamTransportFailure = a.failure, transportFailure(a.dialErr)
-	r.Attempts, r.Resent = x.attempts, x.resent
 	if a.firstAt > 0 {
 		r.UpstreamDuration = time.Duration(a.firstAt - a.sentAt)
-		x.observed.markAt(telemetry.AnswerBegan, a.firstAt)
+		a.x.observed.markAt(telemetry.AnswerBegan, a.firstAt)
 	}
-	x.show(r)
-	x.span.Show(r)
-	return r
 }
 
 // clusterStat is what statistics call the cluster, "" for its name.

@@ -188,7 +188,7 @@ func (m *Manager) newFilter(f *HTTPFilter, o Options) (filter.Filter, error) {
 	case *fault.Config:
 		return fault.New(c, count)
 	case *ratelimit.Config:
-		return ratelimit.New(c, o.ServiceCluster, count)
+		return ratelimit.New(c, ratelimit.Place{Source: o.ServiceCluster, Members: m.ownMembers()}, count)
 	case CORSFilter:
 		return cors.New(count), nil
 	case *headermutation.Config:
@@ -201,6 +201,15 @@ func (m *Manager) newFilter(f *HTTPFilter, o Options) (filter.Filter, error) {
 		return bodybuffer.New(c), nil
 	}
 	return nil, fmt.Errorf("there is no filter for a %T", f.Config)
+}
+
+// ownMembers tells how many hosts the local cluster has, nil where there is none. A check of the
+// configuration, which has no clusters, does not know.
+func (m *Manager) ownMembers() func() int {
+	if m.clusters == nil {
+		return func() int { return 1 }
+	}
+	return m.clusters.OwnMembers()
 }
 
 // healthy implements healthcheck.Healthy.

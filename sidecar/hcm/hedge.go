@@ -118,6 +118,9 @@ func (h *hedge) launch() {
 	if x.checksHealth() {
 		y.NoteHealthCheck() // a mirror's host, as behind Envoy, has a request like any other
 	}
+	if x.m.attempts != nil {
+		y.seeClient(x)
+	}
 	// One meter for all attempts: what the chosen one has yet to get is counted after it was adopted.
 	y.observed.sizes.Upstream = x.observed.sizes.Upstream
 	y.timeouts.PerTry = 0
@@ -282,6 +285,7 @@ func (x *exchange) adopt(y *exchange) {
 	x.observed.adoptAttempt(&y.observed)
 	x.attempt.belong(x)
 	y.attempt.belong(y)
+	x.attempt.log.adopted(y)
 	if x.attempt.up == nil {
 		return
 	}

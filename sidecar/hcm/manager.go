@@ -57,6 +57,7 @@ type Manager struct {
 	metrics  *telemetry.Metrics
 	log      *slog.Logger
 	access   *telemetry.Log
+	attempts *attemptLogs    // nil where attempts are not logged
 	tracer   *tracing.Tracer // nil without tracing
 	drain    *drain.Watcher
 	timers   *Timers
@@ -156,24 +157,17 @@ func New(cfg *Config, o Options) (*Manager, error) {
 		return nil, err
 	}
 	m.keepLimits()
-	if len(cfg.AccessLog) > 0 {
-		if o.Logs == nil {
-			return nil, errors.New("hcm: there is nothing that writes access logs")
-		}
-		log, err := o.Logs.Open(cfg.AccessLog)
-		if err != nil {
-			return nil, fmt.Errorf("hcm: %w", err)
-		}
-		m.access = log
+	if err = m.openLogs(o.Logs); err != nil {
+		return nil, fmt.Errorf("hcm: %w", err)
 	}
 	m.ctx, m.stop = context.WithCancel(context.Background())
 	if cfg.Tracing != nil {
 		if o.Tracers == nil {
-			m.access.Close()
+			m.closeLogs()
 			return nil, errors.New("hcm: there is nothing that takes spans")
 		}
 		if m.tracer, err = o.Tracers.Open(cfg.Tracing); err != nil {
-			m.access.Close()
+			m.closeLogs()
 			return nil, fmt.Errorf("hcm: %w", err)
 		}
 	}
@@ -188,7 +182,7 @@ func (m *Manager) Close() error {
 	m.stop()
 	m.background.Wait()
 	m.workers.Close()
-	m.access.Close()
+	m.closeLogs()
 	m.tracer.Close()
 	if m.ownTimer {
 		m.timers.Close()

@@ -2,8 +2,10 @@ package hcm
 
 import (
 	"bytes"
+	"time"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/message"
+	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 )
 
 // What HTTP/1 puts on the wire is known by its codec, which counts it only where somebody shows it.
@@ -54,4 +56,36 @@ func headReceived(m *message.Meter, head []byte) {
 		}
 	}
 	m.HeadReceived(n, n)
+}
+
+// countBytes adds the last attempt's bytes to its cluster's.
+func (a *attempt) countBytes() {
+	if a.host == nil {
+		return
+	}
+	if m := a.host.Cluster().Metrics().Use(); m != nil {
+		m.BytesSent.Add(a.x.d.Shard, uint64(a.sent))
+		m.BytesReceived.Add(a.x.d.Shard, uint64(a.received))
+	}
+}
+
+// countTime counts how long the last attempt took, when it was answered.
+func (a *attempt) countTime(ended int64) {
+	if a.host == nil || a.firstAt == 0 || a.x.local || a.x.checksHealth() {
+		return
+	}
+	if m := a.host.Cluster().Metrics().Use(); m != nil {
+		m.RequestDuration.Observe(a.x.d.Shard, time.Duration(ended-a.sentAt))
+	}
+}
+
+// countBudget counts how much of its time a request took that was answered, or whose time was over.
+func (x *exchange) countBudget(ended int64) {
+	a := x.attempt
+	if a.host == nil || x.checksHealth() || x.local && x.flags&telemetry.FlagUpstreamRequestTimeout == 0 || !x.local && a.firstAt == 0 {
+		return
+	}
+	if b := a.host.Cluster().Budgets(); b != nil {
+		b.Request(x.d.Shard, time.Duration(ended-x.admittedAt), time.Duration(x.timeouts.Total))
+	}
 }

@@ -197,6 +197,7 @@ func (x *exchange) endHop(kept bool) {
 	}
 	x.attempt.countBytes()
 	x.attempt.countTime(ended)
+	x.countBudget(ended)
 	x.stopReporter()
 	x.mirrors()
 	x.tell(took)

@@ -21,7 +21,7 @@ func TestReportsStoreNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer access.Close()
-	p := &reporter{m: &Manager{cfg: &Config{LogOptions: LogOptions{LogInterval: time.Second}}, access: access}}
+	p := &reporter{log: access, every: int64(time.Second)}
 	for range 2 {
 		p.req.Fields.Add("user-agent", strings.Repeat("a", 10_000))
 		p.req.Fields.Add("x-request-id", "1234")
@@ -52,7 +52,7 @@ func TestReportsOfWhatServes(t *testing.T) {
 	defer x.leave()
 	x.d.Info = &stream.Info{}
 	x.cluster, x.observed.wants = b.clusters.Get("origin"), telemetry.WantConfigured
-	x.reporter = &reporter{m: b.m}
+	x.reporter = &reporter{every: 1}
 	x.updateReporter()
 	x.cluster = nil
 	if got := x.reporter.rec.Configured.ConfiguredMetadata(telemetry.PartCluster)["a"]["b"]; got != "of the cluster" {

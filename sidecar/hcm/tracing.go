@@ -56,17 +56,27 @@ func (x *exchange) endSpan(took time.Duration) {
 	}
 }
 
-// startSpan writes the headers of the trace for the attempt, and begins its own span
-// where attempts have one.
+// startSpan writes the headers of the trace for the attempt, and begins its own span, and its
+// part of the log, where attempts have one.
 func (a *attempt) startSpan() {
-	if x := a.x; x.span.Live() {
+	x := a.x
+	if x.span.Live() {
 		x.m.tracer.Begin(&x.span, &a.span, x.req)
+	}
+	if x.m.attempts != nil {
+		a.startLog()
 	}
 }
 
-// endSpan reports the attempt's span; o is how it ended.
+// endSpan reports the attempt's span, logs and counts it; o is how it ended.
 func (a *attempt) endSpan(o outcome, flags telemetry.Flags) {
 	x := a.x
+	if a.log != nil {
+		a.endLog(o, flags)
+	}
+	if b := a.host.Cluster().Budgets(); b != nil && a.sentAt != 0 {
+		b.Attempt(x.d.Shard, sinceMono(a.sentAt), x.timeouts.PerTry)
+	}
 	if !x.span.Live() || !x.m.tracer.Reports(&x.span, &a.span) {
 		return
 	}

@@ -61,6 +61,7 @@ func requestTrailers(x *exchange) *message.Fields {
 // none: by is its state, nil for none.
 func (x *exchange) takeTrailers(t *message.Fields, by *filter.State) {
 	x.observed.keepTrailers(t)
+	x.attempt.log.trailed(t)
 	if t != nil && x.asked != 0 && x.policy.chain.trailers {
 		x.filterTrailers(t, by)
 		x.observed.keepTrailers(t)

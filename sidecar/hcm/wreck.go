@@ -29,4 +29,8 @@ func (x *exchange) wreck() {
 
 // wreck gives back what an attempt holds that panicked. It panics only where giving
 // something back does, which is not tried again.
-func (a *attempt) wreck() { a.drop(false) }
+func (a *attempt) wreck() {
+	a.log.stop(a)
+	a.log = nil
+	a.drop(false)
+}

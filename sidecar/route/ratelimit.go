@@ -18,8 +18,12 @@ type RateLimit struct {
 	Actions []RateLimitAction // in the order of the descriptor's entries
 	// Headers is the descriptor's say over the filter's x-ratelimit headers.
 	Headers RateLimitHeaders
-	// Hits is how many tokens a request takes, nil for one. It is for what filters have themselves.
-	Hits *uint32 `json:",omitempty"`
+	// Hits is how many tokens a request takes, nil for one. HitsFormat says it in its stead: one
+	// operator, without whose number the request has no descriptor. With Refund it gives so many
+	// back. These are for what filters have themselves.
+	Hits       *uint32 `json:",omitempty"`
+	HitsFormat string  `json:",omitempty"`
+	Refund     bool    `json:",omitempty"`
 }
 
 // RateLimitHeaders tells whether a client is told of its limit.

@@ -46,7 +46,7 @@ type ClusterCounters struct {
 
 	RetrySuccess, RetryFailure, RetryOverflow, RetryLimit Counter
 
-	OverflowConnections, OverflowPending, OverflowRequests, OverflowRetries Counter
+	OverflowConnections, OverflowPending, OverflowRequests, OverflowRetries, OverflowPools Counter
 
 	BytesReceived, BytesSent Counter
 	Ejections, NoHealthy     Counter
@@ -102,6 +102,7 @@ func (c *ClusterCounters) each(m *Metrics, fn func(f *family, label string, hand
 	fn(m.upstreamOverflow.f, "pending", &c.OverflowPending)
 	fn(m.upstreamOverflow.f, "requests", &c.OverflowRequests)
 	fn(m.upstreamOverflow.f, "retries", &c.OverflowRetries)
+	fn(m.upstreamOverflow.f, "pools", &c.OverflowPools)
 	fn(m.upstreamBytes.f, "received", &c.BytesReceived)
 	fn(m.upstreamBytes.f, "sent", &c.BytesSent)
 	fn(m.upstreamEjections.f, "", &c.Ejections)
@@ -258,17 +259,27 @@ func (c *ClusterMetrics) Forget() {
 
 // other is a counter with a label of its own, nil of a cluster that is gone.
 func (c *ClusterMetrics) other(v *CounterVec, labels ...string) *Counter {
+	labels, ok := c.hold(v.f, labels...)
+	if !ok {
+		return nil
+	}
+	return v.With(labels...)
+}
+
+// hold notes a series that goes with the cluster, whose labels it returns, and is false of one that
+// is gone.
+func (c *ClusterMetrics) hold(f *family, labels ...string) ([]string, bool) {
 	labels = append([]string{c.name}, labels...)
 	c.m.mu.Lock()
 	defer c.m.mu.Unlock()
 	if c.m.clusters[c.name] != c {
-		return nil
+		return nil, false
 	}
 	if c.others == nil {
 		c.others = map[otherSeries]struct{}{}
 	}
-	c.others[otherSeries{v.f, seriesKey(labels)}] = struct{}{}
-	return v.With(labels...)
+	c.others[otherSeries{f, seriesKey(labels)}] = struct{}{}
+	return labels, true
 }
 
 // Use returns the counters, nil for nil.

@@ -173,6 +173,9 @@ const (
 	LogStart              LogType = 4
 	LogPeriodic           LogType = 5
 	LogEnd                LogType = 6
+	LogAttemptConnected   LogType = 7
+	LogAttemptPeriodic    LogType = 8
+	LogAttemptEnd         LogType = 9
 	LogTunnelStarted      LogType = 10
 	LogConnectionStart    LogType = 14
 )
@@ -193,11 +196,20 @@ func (t LogType) String() string {
 		return "DownstreamPeriodic"
 	case LogEnd:
 		return "DownstreamEnd"
+	case LogAttemptConnected:
+		return "UpstreamPoolReady"
+	case LogAttemptPeriodic:
+		return "UpstreamPeriodic"
+	case LogAttemptEnd:
+		return "UpstreamEnd"
 	case LogTunnelStarted:
 		return "DownstreamTunnelSuccessfullyEstablished"
 	}
 	return "NotSet"
 }
+
+// OfAttempt tells whether the record is of an attempt, not of its request.
+func (t LogType) OfAttempt() bool { return t >= LogAttemptConnected && t <= LogAttemptEnd }
 
 // TypeFilter takes records of some occasions (Types is a set of bits).
 type TypeFilter struct {

@@ -200,7 +200,7 @@ func (f *Format) AppendHeader(dst []byte, r *Record) []byte {
 // AppendValue appends the value of the one operator that the format is of, as AppendHeader does. ok is
 // false where it has none, which an empty text is not.
 func (f *Format) AppendValue(dst []byte, r *Record) (out []byte, ok bool) {
-	if len(f.ops) != 1 || f.ops[0].value == nil {
+	if !f.Single() {
 		return dst, false
 	}
 	o := &f.ops[0]
@@ -209,6 +209,9 @@ func (f *Format) AppendValue(dst []byte, r *Record) (out []byte, ok bool) {
 	}
 	return out, ok
 }
+
+// Single tells whether the format is one operator, which AppendValue appends the value of.
+func (f *Format) Single() bool { return len(f.ops) == 1 && f.ops[0].value != nil }
 
 // AppendBody formats a record as the body of an answer, the values as they are. What
 // has no value is "-", or left out where that is asked for.

@@ -51,6 +51,7 @@ type Metrics struct {
 	upstreamOpen         *GaugeVec
 	upstreamConnect      *HistogramVec
 	upstreamDuration     *HistogramVec
+	upstreamBudget       *HistogramVec
 	upstreamFailures     *CounterVec
 	upstreamRetries      *CounterVec
 	upstreamOverflow     *CounterVec
@@ -186,9 +187,10 @@ func NewMetrics() *Metrics {
 		upstreamOpen:         r.Gauge("hauberk_upstream_connections_open", "Upstream connections that are open now.", "cluster"),
 		upstreamConnect:      r.Histogram("hauberk_upstream_connect_duration_seconds", "Time to connect upstream, TLS included.", requestBounds, "cluster"),
 		upstreamDuration:     r.Histogram("hauberk_upstream_request_duration_seconds", "Time of attempts that were answered, from sending the request to the end of the exchange.", requestBounds, "cluster"),
+		upstreamBudget:       r.Histogram("hauberk_upstream_timeout_budget_used_ratio", "How much of their time requests that were answered, or whose time was over, and attempts that were sent took: 1 is all of it, 0 also where there is no limit. Of clusters with timeout_budgets alone.", budgetBounds, "cluster", "of"),
 		upstreamFailures:     r.Counter("hauberk_upstream_failures_total", "Attempts that were sent and not answered, or not as a whole, by reason: timeout, per_try_timeout, per_try_idle_timeout, termination (of the connection), reset (of the stream), refused or protocol_error.", "cluster", "reason"),
 		upstreamRetries:      r.Counter("hauberk_upstream_retries_total", "Retries, by result: success, failure, overflow (no budget) or limit.", "cluster", "result"),
-		upstreamOverflow:     r.Counter("hauberk_upstream_overflow_total", "What was beyond a circuit breaker, by limit: connections, pending, requests or retries. It was refused or had to wait, but for the one connection that each host may have.", "cluster", "limit"),
+		upstreamOverflow:     r.Counter("hauberk_upstream_overflow_total", "What was beyond a circuit breaker, by limit: connections, pending, requests, retries or pools. It was refused or had to wait, but for the one connection that each host may have.", "cluster", "limit"),
 		upstreamBytes:        r.Counter("hauberk_upstream_bytes_total", "Body bytes of requests and responses and all bytes of plain connections, by flow: received from or sent to upstreams.", "cluster", "flow"),
 		upstreamEndpoints:    r.Gauge("hauberk_upstream_endpoints", "Endpoints of a cluster, by state: healthy, unhealthy, draining, degraded or ejected.", "cluster", "state"),
 		upstreamEjections:    r.Counter("hauberk_upstream_ejections_total", "Endpoints ejected by outlier detection.", "cluster"),

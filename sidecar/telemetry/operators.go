@@ -79,7 +79,7 @@ func takes(name, argument, help string, compile func(argument string) (valueFunc
 
 var processOperators = []operatorDef{
 	number("CONNECTION_ID", "Number of the downstream connection in this process.", func(r *Record) int64 { return int64(r.ConnectionID) }),
-	appends("STREAM_ID", "The request's x-request-id; of a plain connection a UUID that all its lines have, of a request without one a random UUID.", appendStreamID),
+	appends("STREAM_ID", "The request's x-request-id; of a plain connection a UUID that all its lines have, of a request without one a random UUID, of an attempt none.", appendStreamID),
 	appends("UNIQUE_ID", "A random UUID for each place where it stands.", func(dst []byte, _ *Record) []byte { return AppendUUID(dst) }),
 	appends("TRACE_ID", "The request's trace, where tracing is configured.", func(dst []byte, r *Record) []byte { return append(dst, r.TraceID...) }),
 	appends("SPAN_ID", "The request's span, where tracing is configured.", func(dst []byte, r *Record) []byte { return append(dst, r.SpanID...) }),
@@ -97,6 +97,9 @@ var processOperators = []operatorDef{
 var hostname = func() string { h, _ := os.Hostname(); return h }()
 
 func appendStreamID(dst []byte, r *Record) []byte {
+	if r.Type.OfAttempt() {
+		return dst
+	}
 	if r.RequestHeaders != nil {
 		if id, ok := r.RequestHeaders.Header("x-request-id"); ok {
 			return append(dst, id...)

@@ -4,12 +4,16 @@ import (
 	"container/list"
 	"crypto/sha256"
 	"fmt"
+	"math"
+	"strconv"
 	"strings"
 	"sync"
 
 	"github.com/hauberk-mesh/hauberk/internal/tokenbucket"
 	"github.com/hauberk-mesh/hauberk/sidecar/filter"
+	"github.com/hauberk-mesh/hauberk/sidecar/message"
 	"github.com/hauberk-mesh/hauberk/sidecar/route"
+	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 )
 
 // Descriptor gives the requests that it describes a bucket of their own.
@@ -178,6 +182,7 @@ type claim struct {
 	*bucket
 	headers route.RateLimitHeaders
 	hits    uint32
+	refund  bool
 }
 
 // claims finds the buckets of all of a request's descriptors, the slowest first, so that
@@ -186,7 +191,7 @@ func (l *limit) claims(c *filter.Context, s *buckets, out []claim) []claim {
 	if len(l.Descriptors) == 0 {
 		return out
 	}
-	d := route.Described{Request: c.Request, Client: c.Client, Selected: c.Selected, Source: l.source}
+	d := route.Described{Request: c.Request, Client: c.Client, Selected: c.Selected, Source: l.Source}
 	if len(l.RateLimits) > 0 {
 		const ownStage = 0 // they have none
 		return l.describe(c, s, &d, l.RateLimits, ownStage, out)
@@ -212,11 +217,40 @@ func (l *limit) describe(c *filter.Context, s *buckets, d *route.Described, limi
 		hits := uint32(1)
 		if r.Hits != nil {
 			hits = *r.Hits
+		} else if r.HitsFormat != "" {
+			if hits, ok = hitsBy(l.hits[i], c); !ok {
+				continue
+			}
 		}
-		out = append(out, claim{found, r.Headers, hits})
+		out = append(out, claim{found, r.Headers, hits, r.Refund})
 		for j := len(out) - 1; j > 0 && out[j].rate < out[j-1].rate; j-- {
 			out[j], out[j-1] = out[j-1], out[j]
 		}
 	}
 	return out
+}
+
+// mostHits is how many tokens a request takes at most.
+const mostHits = 1_000_000_000
+
+// hitsBy is the number that an operator has for the request, a fraction rounded down as by Envoy; ok
+// is false where it is none.
+func hitsBy(f *telemetry.Format, c *filter.Context) (n uint32, ok bool) {
+	b, ok := f.AppendValue((*c.Scratch)[:0], c.Record())
+	*c.Scratch = b
+	if !ok {
+		return 0, false
+	}
+	text := strings.TrimSpace(message.View(b))
+	if strings.ContainsAny(text, "xX") && !strings.ContainsAny(text, "pP") {
+		text += "p0" // as Go has it of hexadecimal numbers
+	}
+	v, err := strconv.ParseFloat(text, 64)
+	switch {
+	case err != nil || v < 0 || v > mostHits || strings.Contains(text, "_"):
+		return 0, false
+	case math.IsNaN(v): // a number to Envoy, which refuses it
+		return 0, true
+	}
+	return uint32(v), true
 }

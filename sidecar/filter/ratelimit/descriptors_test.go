@@ -31,7 +31,7 @@ func descriptor(key, value string, b tokenbucket.Spec) Descriptor {
 func filterOf(t *testing.T, c *Config) *Filter {
 	t.Helper()
 	c.Enabled, c.Enforced = route.All, route.All
-	f, err := New(c, "here", nil)
+	f, err := New(c, Place{Source: "here"}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -55,6 +55,51 @@ func TestHits(t *testing.T) {
 	}{{"three", true}, {"three", false}, {"user", true}, {"user", false}, {"other", true}, {"other", true}, {"other", true}, {"other", false}} {
 		if got := passes(f, step.header, "a"); got != step.passes {
 			t.Errorf("%d: %s passes: %v", i, step.header, got)
+		}
+	}
+}
+
+// TestHitsOfARequest: a request may say how many tokens it takes, or gives back; one that says no
+// number has no descriptor.
+func TestHitsOfARequest(t *testing.T) {
+	all := spec(10, 1)
+	says, back := byHeader("user"), byHeader("back")
+	says.HitsFormat = "%REQ(cost)%"
+	back.HitsFormat, back.Refund, back.Actions[0].Key = "%REQ(cost)%", true, "user"
+	f := filterOf(t, &Config{Bucket: &all, RateLimits: []route.RateLimit{says, back}, Descriptors: []Descriptor{descriptor("user", "a", spec(4, 1))}})
+	for i, step := range []struct {
+		header, cost string
+		passes       bool
+	}{
+		{"user", "3", true}, {"user", "2", false}, {"back", "1", true}, {"user", "2.9", true}, {"user", "1", false},
+		{"user", "x", true}, {"user", "0x1", false}, {"user", "0x_1", true}, {"user", "-1", true}, {"user", "NaN", false}, {"user", "0.5", false}, {"user", "1000000001", true}, {"user", "0", false},
+		{"back", "1000000000", true}, {"user", "5", false}, {"user", "4", true}, {"other", "", true}, {"other", "", false},
+	} {
+		if got := passes(f, step.header, "a", "cost", step.cost); got != step.passes {
+			t.Errorf("%d: %s of %s passes: %v", i, step.cost, step.header, got)
+		}
+	}
+}
+
+// TestSharedLimit: of the limits of a local cluster each host has an equal share, whatever becomes of
+// their number.
+func TestSharedLimit(t *testing.T) {
+	bucket, members := spec(12, 1), 3
+	c := &Config{Bucket: &bucket, Shared: true, Enabled: route.All, Enforced: route.All}
+	if _, err := New(c, Place{}, nil); err == nil {
+		t.Error("a limit is shared with nobody")
+	}
+	f, err := New(c, Place{Members: func() int { return members }}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, step := range []struct {
+		members int
+		passes  bool
+	}{{3, true}, {6, true}, {6, false}, {1, true}, {0, true}, {3, false}, {1, true}, {1, false}} {
+		members = step.members
+		if got := passes(f); got != step.passes {
+			t.Errorf("%d: with %d members passes: %v", i, members, got)
 		}
 	}
 }
@@ -163,7 +208,7 @@ func TestShadowIsCounted(t *testing.T) {
 	f, err := New(&Config{
 		Enabled: route.All, Enforced: route.All, Bucket: &all,
 		RateLimits: []route.RateLimit{byHeader("user")}, Descriptors: []Descriptor{d},
-	}, "here", of)
+	}, Place{Source: "here"}, of)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -298,7 +343,7 @@ func TestDescriptorsRefuse(t *testing.T) {
 		`local rate limit: descriptor a="1" is there twice`:              {Descriptors: []Descriptor{descriptor("a", "1", spec(1, 1)), descriptor("a", "1", spec(2, 1))}},
 		`local rate limit: descriptor a="": a token bucket needs a fill`: {Descriptors: []Descriptor{descriptor("a", "", spec(1, 0))}},
 	} {
-		if _, err := New(c, "", nil); err == nil || !strings.HasPrefix(err.Error(), want) {
+		if _, err := New(c, Place{}, nil); err == nil || !strings.HasPrefix(err.Error(), want) {
 			t.Errorf("got %v, want %s", err, want)
 		}
 	}

@@ -33,6 +33,9 @@ type Config struct {
 	// PerConnection gives each connection buckets of its own: those of the first limit that
 	// it meets, for all of its limits.
 	PerConnection bool
+	// Shared: the limits are those of the whole local cluster, of which each of its hosts has an
+	// equal share: a request takes as many tokens as there are hosts. Not with PerConnection.
+	Shared bool `json:",omitempty"`
 	// XRateLimit tells clients of the limit (draft-polli-ratelimit-headers-03).
 	XRateLimit bool
 	// ResourceExhausted is the gRPC status instead of Unavailable.
@@ -54,33 +57,42 @@ type Config struct {
 	HostRateLimits route.HostRateLimits
 }
 
+// Place is where limits are.
+type Place struct {
+	// Source is the cluster that this node belongs to.
+	Source string
+	// Members is how many hosts the local cluster has; nil where there is none.
+	Members func() int
+}
+
 // Filter is the filter of one chain.
 type Filter struct {
-	limit  *limit
-	source string
-	count  filter.Counter
+	limit *limit
+	place Place
+	count filter.Counter
 }
 
 // limit is one configuration with its buckets.
 type limit struct {
 	*Config
-	source                                string
-	shared                                *buckets   // nil where connections have them
-	fresh                                 func() any // *buckets, for a connection
+	Place
+	hits                                  []*telemetry.Format // of RateLimits, nil where they have a number
+	shared                                *buckets            // nil where connections have them
+	fresh                                 func() any          // *buckets, for a connection
 	request, response                     route.Changes
 	reply                                 filter.Reply
 	enabled, ok, limited, enforcedCounter *telemetry.Counter
 	shadowed                              *telemetry.Counter
 }
 
-// New makes a filter. source is the cluster that this node belongs to; count may be nil.
-func New(c *Config, source string, count filter.Counter) (*Filter, error) {
-	l, err := newLimit(c, source, count)
-	return &Filter{l, source, count}, err
+// New makes a filter; count may be nil.
+func New(c *Config, p Place, count filter.Counter) (*Filter, error) {
+	l, err := newLimit(c, p, count)
+	return &Filter{l, p, count}, err
 }
 
-func newLimit(c *Config, source string, count filter.Counter) (*limit, error) {
-	l := &limit{Config: c, source: source, reply: filter.Reply{
+func newLimit(c *Config, p Place, count filter.Counter) (*limit, error) {
+	l := &limit{Config: c, Place: p, hits: make([]*telemetry.Format, len(c.RateLimits)), reply: filter.Reply{
 		Status: c.Status, Body: "local_rate_limited", GRPC: filter.NoGRPC, Details: "local_rate_limited",
 		Flags: telemetry.FlagRateLimited, LateFlags: true,
 	}}
@@ -100,6 +112,18 @@ func newLimit(c *Config, source string, count filter.Counter) (*limit, error) {
 	l.reply.Headers = func(c *filter.Context) { l.response.Apply(&c.Response.Fields, c, c.Scratch) }
 	if err := c.Check(); err != nil {
 		return nil, fmt.Errorf("local rate limit: %w", err)
+	}
+	for i := range c.RateLimits {
+		f := c.RateLimits[i].HitsFormat
+		if f == "" {
+			continue
+		}
+		if l.hits[i], err = CompileHits(f); err != nil {
+			return nil, fmt.Errorf("local rate limit: hits: %w", err)
+		}
+	}
+	if c.Shared && p.Members == nil {
+		return nil, errors.New("local rate limit: the limit is one of the local cluster, and there is none")
 	}
 	if l.fresh = func() any { return newBuckets(c) }; !c.PerConnection {
 		l.shared = newBuckets(c)
@@ -127,6 +151,15 @@ func (c *Config) Check() error {
 		seen[d.encoded()] = true
 	}
 	return nil
+}
+
+// CompileHits reads a format of hits, which is one operator.
+func CompileHits(text string) (*telemetry.Format, error) {
+	f, err := telemetry.ParseFormat(text)
+	if err == nil && !f.Single() {
+		err = errors.New("is not one operator")
+	}
+	return f, err
 }
 
 var errPartial = errors.New("a token bucket needs a fill and an interval")
@@ -162,7 +195,7 @@ func (f *Filter) Override(config any) (any, error) {
 	case c.Bucket == nil:
 		return nil, errors.New("local rate limit: a route's limit needs a token bucket")
 	}
-	return newLimit(c, f.source, f.count)
+	return newLimit(c, f.place, f.count)
 }
 
 // Request implements filter.Filter.
@@ -220,9 +253,13 @@ func (l *limit) take(c *filter.Context) (over *bucket) {
 	if s.defaultBucket != nil && (len(claims) == 0 || !s.defaultForUnmatched) {
 		claims = append(claims, claim{bucket: s.defaultBucket, hits: 1})
 	}
+	shares := 1
+	if l.Shared {
+		shares = max(1, l.Members())
+	}
 	told := 0
 	for i := range claims {
-		if claims[i].TakeSome(claims[i].hits) {
+		if claims[i].take(shares) {
 			continue
 		}
 		if !claims[i].shadow {
@@ -237,6 +274,17 @@ func (l *limit) take(c *filter.Context) (over *bucket) {
 		claims[told].note(c, l)
 	}
 	return over
+}
+
+// take takes the claim's tokens, or gives them back, which are those of this host alone. What takes
+// nothing is refused, as by Envoy.
+func (b *claim) take(shares int) bool {
+	n := float64(b.hits)
+	if b.refund {
+		b.Give(n)
+		return true
+	}
+	return n > 0 && b.TakeSome(n*float64(shares))
 }
 
 func (b *claim) note(c *filter.Context, l *limit) {

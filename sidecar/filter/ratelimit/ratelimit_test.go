@@ -24,7 +24,7 @@ func TestLimit(t *testing.T) {
 		c := limited(2)
 		c.ResponseAdd = []route.HeaderAdd{{Name: "x-limited", Value: "yes"}}
 		c.RetryAfter, c.XRateLimit = true, true
-		f, err := New(c, "", nil)
+		f, err := New(c, Place{}, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -81,7 +81,7 @@ func TestLimit(t *testing.T) {
 func TestShares(t *testing.T) {
 	c := limited(1)
 	c.Enforced, c.RequestAdd = 0, []route.HeaderAdd{{Name: "x-over", Value: "%REQ(:method)%"}}
-	f, _ := New(c, "", nil)
+	f, _ := New(c, Place{}, nil)
 	for i := range 2 {
 		x := filtertest.New("GET", "/")
 		if !f.Request(&x.Context).Continues() {
@@ -93,7 +93,7 @@ func TestShares(t *testing.T) {
 	}
 	c = limited(1)
 	c.Enabled = 0
-	f, _ = New(c, "", nil)
+	f, _ = New(c, Place{}, nil)
 	for range 3 {
 		if x := filtertest.New("GET", "/"); !f.Request(&x.Context).Continues() {
 			t.Error("a limit that is not enabled refuses")
@@ -104,7 +104,7 @@ func TestShares(t *testing.T) {
 func TestPerConnection(t *testing.T) {
 	c := limited(1)
 	c.PerConnection = true
-	f, _ := New(c, "", nil)
+	f, _ := New(c, Place{}, nil)
 	a, b := &sync.Map{}, &sync.Map{}
 	for i, want := range []struct {
 		conn   *sync.Map
@@ -119,7 +119,7 @@ func TestPerConnection(t *testing.T) {
 }
 
 func TestOverride(t *testing.T) {
-	f, _ := New(&Config{Enabled: route.All, Enforced: route.All}, "", nil)
+	f, _ := New(&Config{Enabled: route.All, Enforced: route.All}, Place{}, nil)
 	if x := filtertest.New("GET", "/"); !f.Request(&x.Context).Continues() {
 		t.Error("a filter without a bucket limits")
 	}
@@ -150,7 +150,7 @@ func TestOverride(t *testing.T) {
 func TestNothingAllocates(t *testing.T) {
 	c := limited(1 << 30)
 	c.XRateLimit = true
-	f, _ := New(c, "", nil)
+	f, _ := New(c, Place{}, nil)
 	x := filtertest.New("GET", "/")
 	x.Answered(f, 200)
 	if n := testing.AllocsPerRun(100, func() {
