@@ -1,11 +1,13 @@
 package catalog
 
 import (
+	"strings"
+
 	"github.com/hashicorp/consul/api"
 )
 
 // EntryKey names one config entry. Name is "global" for proxy-defaults and
-// "mesh" for mesh, as in Consul.
+// "mesh" for mesh, as in Consul, and has no capital letters: see FoldName.
 type EntryKey struct {
 	Kind      string
 	Partition string
@@ -13,9 +15,13 @@ type EntryKey struct {
 	Name      string
 }
 
+// FoldName gives the name that an entry, or the service that it is about, has in a key. To
+// Consul the names of entries have no case: intentions of Web are those of web.
+func FoldName(name string) string { return strings.ToLower(name) }
+
 // KeyOf returns the key an entry is stored under.
 func KeyOf(e api.ConfigEntry) EntryKey {
-	k := EntryKey{Kind: e.GetKind(), Partition: e.GetPartition(), Namespace: e.GetNamespace(), Name: e.GetName()}
+	k := EntryKey{Kind: e.GetKind(), Partition: e.GetPartition(), Namespace: e.GetNamespace(), Name: FoldName(e.GetName())}
 	if k.Partition == "" {
 		k.Partition = DefaultPartition
 	}
@@ -30,7 +36,7 @@ func KeyOf(e api.ConfigEntry) EntryKey {
 
 // Entry returns the key of an entry in the default namespace and partition.
 func Entry(kind, name string) EntryKey {
-	return EntryKey{Kind: kind, Partition: DefaultPartition, Namespace: DefaultNamespace, Name: name}
+	return EntryKey{Kind: kind, Partition: DefaultPartition, Namespace: DefaultNamespace, Name: FoldName(name)}
 }
 
 func (k EntryKey) String() string { return k.Kind + "/" + k.Name }

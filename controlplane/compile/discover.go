@@ -20,6 +20,11 @@ const DefaultConnectTimeout = 5 * time.Second
 // exactly; the bound keeps an absurd but acyclic graph from growing without end.
 const maxDepth = 64
 
+// maxLegs bounds the legs of a chain's routes together. Splitters that lead to one another
+// multiply: a few dozen of them can describe more legs than there is memory for. A weight is a
+// whole number of 1/10000, so that what is above this would have none.
+const maxLegs = 10_000
+
 // CompileChain compiles the discovery chain of a service: router, then
 // splitter, then resolver. name must carry a datacenter. The error, when there
 // is one, names the entry and field that cannot be used; the dependencies are
@@ -38,6 +43,7 @@ type compiler struct {
 	snap *catalog.Snapshot
 	deps Deps
 	out  *Chain
+	legs int
 }
 
 func newCompiler(snap *catalog.Snapshot) *compiler {
@@ -50,7 +56,7 @@ func newCompiler(snap *catalog.Snapshot) *compiler {
 // entry looks an entry up and records the dependency, whether it exists or not.
 // A broken entry that never was valid is an error: nothing may be guessed.
 func entry[T api.ConfigEntry](c *compiler, kind string, of catalog.Name, name string) (T, bool, error) {
-	key := catalog.EntryKey{Kind: kind, Partition: of.Partition, Namespace: of.Namespace, Name: name}
+	key := catalog.EntryKey{Kind: kind, Partition: of.Partition, Namespace: of.Namespace, Name: catalog.FoldName(name)}
 	c.deps.Entries[key] = struct{}{}
 	var none T
 	if reason, broken := c.snap.Broken[key]; broken {
@@ -234,8 +240,16 @@ func (c *compiler) splits(name catalog.Name) ([]Split, error) {
 	return whole(legs), nil
 }
 
+// end resolves what a leg leads to.
+func (c *compiler) end(t target) (string, error) {
+	if c.legs++; c.legs > maxLegs {
+		return "", fmt.Errorf("the routes and splits of the chain have more than %d legs; use fewer", maxLegs)
+	}
+	return c.resolve(t)
+}
+
 func (c *compiler) leaf(t target, request, response *api.HTTPHeaderModifiers) ([]Split, error) {
-	id, err := c.resolve(t)
+	id, err := c.end(t)
 	if err != nil {
 		return nil, err
 	}
@@ -251,7 +265,7 @@ func (c *compiler) collect(name catalog.Name, share float64, request, response *
 		return err
 	}
 	if !ok {
-		id, err := c.resolve(target{name: name})
+		id, err := c.end(target{name: name})
 		if err != nil {
 			return err
 		}
@@ -277,7 +291,7 @@ func (c *compiler) collect(name catalog.Name, share float64, request, response *
 		// A response comes to the outer splitter last.
 		req, resp := mergeModifiers(request, s.RequestHeaders), mergeModifiers(s.ResponseHeaders, response)
 		if s.ServiceSubset != "" || dest == name {
-			id, err := c.resolve(target{name: dest, subset: s.ServiceSubset})
+			id, err := c.end(target{name: dest, subset: s.ServiceSubset})
 			if err != nil {
 				return fmt.Errorf("%s: %w", where, err)
 			}

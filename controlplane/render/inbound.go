@@ -34,6 +34,9 @@ type Inbound struct {
 	// before the first byte speaks tcp.
 	Protocol string
 	Chain    *listenerv3.FilterChain
+	// Plain is the chain without what says where to log and to trace, which a host may not be
+	// able to do; nil where Chain says nothing of it.
+	Plain *listenerv3.FilterChain
 	// Cluster is the workload's own application.
 	Cluster *resource.Resource
 	// Rules are the authorization that the chain carries; nil where the client
@@ -128,7 +131,16 @@ func (b *inboundBuilder) build() error {
 	if b.out.Cluster, err = localApp(b.client, names.LocalApp(b.w.Instance.Service.Service, b.w.Instance.Service.Namespace, b.w.Instance.ID), address, b.config); err != nil {
 		return err
 	}
-	b.out.Chain, err = b.chain(rules)
+	if b.out.Chain, err = b.chain(rules); err != nil {
+		return err
+	}
+	logs, refs, tracing := b.out.logs, b.out.refs, b.w.Tracing
+	if len(logs.filter) == 0 && tracing == (Tracing{}) {
+		return nil
+	}
+	b.out.logs, b.w.Tracing = accessLogs{}, Tracing{}
+	b.out.Plain, err = b.chain(rules)
+	b.out.logs, b.out.refs, b.w.Tracing = logs, refs, tracing
 	return err
 }
 
@@ -293,8 +305,26 @@ var exactBalance = &listenerv3.Listener_ConnectionBalanceConfig{
 
 // InboundListener puts the chains of workloads that share a host address into
 // its one mTLS listener. Two instances of one service cannot be told apart by
-// SNI: the first by registration id is served and the other is reported.
+// SNI, nor services whose names differ by case alone: the first by registration id is
+// served and the other is reported. A client would refuse the listener with both, and
+// with it the next deny of everyone in it.
+//
+// What one workload's logs and traces need may not be there on its host, and the client
+// refuses the listener then. So that this keeps no deny from the others, there is a fallback
+// without them.
 func InboundListener(chains []*Inbound) (*resource.Resource, []Problem, error) {
+	r, problems, err := inboundListener(chains, false)
+	if err != nil {
+		return nil, problems, err
+	}
+	plain, _, err := inboundListener(chains, true)
+	if err == nil && plain.Version != r.Version {
+		r.Fallback = plain
+	}
+	return r, problems, err
+}
+
+func inboundListener(chains []*Inbound, plain bool) (*resource.Resource, []Problem, error) {
 	chains = slices.SortedFunc(slices.Values(chains), func(a, b *Inbound) int { return cmp.Compare(a.Registration, b.Registration) })
 	name := names.Inbound(chains[0].Host, chains[0].Port)
 	facts := map[string]string{"direction": "inbound"}
@@ -304,23 +334,30 @@ func InboundListener(chains []*Inbound) (*resource.Resource, []Problem, error) {
 		TrafficDirection:       corev3.TrafficDirection_INBOUND,
 		ListenerFilters:        []*listenerv3.ListenerFilter{tlsInspector},
 		ListenerFiltersTimeout: duration(inspectTimeout),
-		AccessLog:              chains[0].logs.listener,
+	}
+	if !plain {
+		l.AccessLog = chains[0].logs.listener
 	}
 	var problems []Problem
 	var refs []resource.Ref
 	first := map[string]string{}
 	for _, c := range chains {
-		if other, dup := first[c.ID]; dup {
+		sni := c.Chain.FilterChainMatch.ServerNames[0]
+		if other, dup := first[sni]; dup {
 			problems = append(problems, Problem{Service: c.Service, Path: c.Registration + " Proxy.Config.bind_port",
 				Reason: fmt.Sprintf("%s is another instance of the service on %s:%d; this one accepts nothing; give it another port", other, c.Host, c.Port)})
 			continue
 		}
-		first[c.ID] = c.Registration
-		l.FilterChains = append(l.FilterChains, c.Chain)
+		first[sni] = c.Registration
+		chain, own := c.Chain, c.refs
+		if plain && c.Plain != nil {
+			chain, own = c.Plain, nil
+		}
+		l.FilterChains = append(l.FilterChains, chain)
 		if c.balance {
 			l.ConnectionBalanceConfig = exactBalance
 		}
-		refs = append(append(refs, resource.Ref{Type: resource.ClusterType, Name: c.Cluster.Name}), c.refs...)
+		refs = append(append(refs, resource.Ref{Type: resource.ClusterType, Name: c.Cluster.Name}), own...)
 	}
 	if len(l.FilterChains) == 1 {
 		// A listener of one workload carries its facts itself; of several, each

@@ -65,9 +65,14 @@ func denyAll(reason string) *Rules {
 	}}}
 }
 
+// maxTerms bounds the conditions of a service's rules. One that decides otherwise than those
+// before it repeats them all, so that they grow with the square of what somebody wrote.
+const maxTerms = 50_000
+
 type ruleBuilder struct {
 	trustDomain string
 	deny, allow *rbacv3.RBAC
+	terms       int
 }
 
 func (b *ruleBuilder) add(action api.IntentionAction, name string, source catalog.Name, what *rbacv3.Permission, who *rbacv3.Principal) error {
@@ -117,6 +122,9 @@ func (b *ruleBuilder) rule(r *compile.Rule, who *rbacv3.Principal, http bool) er
 			if r.Permissions[j].Action != p.Action {
 				minus = append(minus, notWhat(matches[j]))
 			}
+		}
+		if b.terms += 1 + len(minus); b.terms > maxTerms {
+			return fmt.Errorf("%s: the Permissions of the service would need more than %d conditions; use fewer, or let fewer of them alternate between allow and deny", origin, maxTerms)
 		}
 		if err := b.add(p.Action, origin, r.Source, allOf(append([]*rbacv3.Permission{m}, minus...)), who); err != nil {
 			return err

@@ -15,6 +15,7 @@ import (
 
 	"github.com/hauberk-mesh/hauberk/controlplane/catalog"
 	"github.com/hauberk-mesh/hauberk/controlplane/compile"
+	"github.com/hauberk-mesh/hauberk/xds/names"
 )
 
 const testDomain = "test.mesh"
@@ -365,5 +366,42 @@ func TestRulesThatCannotBeExpressed(t *testing.T) {
 		if _, err := NewRules(testDomain, "http", &compile.Authorization{Rules: []compile.Rule{r}}); err == nil {
 			t.Errorf("%s: rendered", name)
 		}
+	}
+}
+
+// TestPermissionsThatMultiply: rules that alternate repeat one another. Those of one service
+// must not take the memory of a control plane.
+func TestPermissionsThatMultiply(t *testing.T) {
+	of := func(n int) *compile.Authorization {
+		r := compile.Rule{Source: catalog.NewName("", "web"), Origin: "service-intentions/api Sources[0] (web)"}
+		for i := range n {
+			action := api.IntentionActionAllow
+			if i%2 == 1 {
+				action = api.IntentionActionDeny
+			}
+			r.Permissions = append(r.Permissions, &api.IntentionPermission{Action: action, HTTP: &api.IntentionHTTPPermission{PathExact: fmt.Sprint("/", i)}})
+		}
+		return &compile.Authorization{Service: catalog.NewName("dc1", "api"), Protocol: "http", Rules: []compile.Rule{r}}
+	}
+	if err := CheckAuthorization(of(200)); err != nil {
+		t.Errorf("200: %v", err)
+	}
+	if err := CheckAuthorization(of(5000)); err == nil || !strings.Contains(err.Error(), "conditions") {
+		t.Errorf("5000: %v", err)
+	}
+}
+
+// TestCapabilitiesAreFew: what a client announces is part of what is remembered.
+func TestCapabilitiesAreFew(t *testing.T) {
+	long := NewCapabilities(names.CapRBAC, names.CapabilityPrefix+strings.Repeat("x", 1<<20))
+	if !long.Has(names.CapRBAC) || len(long.String()) > 100 {
+		t.Errorf("%d bytes", len(long.String()))
+	}
+	many := []string{names.CapRBAC}
+	for i := range 10_000 {
+		many = append(many, fmt.Sprint(names.CapabilityPrefix, i))
+	}
+	if c := NewCapabilities(many...); c != (Capabilities{}) {
+		t.Errorf("%d bytes", len(c.String()))
 	}
 }

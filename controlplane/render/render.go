@@ -53,17 +53,24 @@ const TracingEnvoy = 37
 // Capabilities is a set of announced features in a canonical, comparable form.
 type Capabilities struct{ list string }
 
+// A set is part of keys that are remembered, and a client writes what it likes: more and longer
+// names than these are no capabilities that anybody knows.
+const maxCapabilities, maxCapability = 64, 64
+
 // NewCapabilities makes a set of the names that are capabilities; others, such
 // as Envoy's own client features, do not matter to rendering and are dropped.
 func NewCapabilities(announced ...string) Capabilities {
 	var own []string
 	for _, a := range announced {
-		if strings.HasPrefix(a, names.CapabilityPrefix) && !strings.Contains(a, ",") {
+		if strings.HasPrefix(a, names.CapabilityPrefix) && !strings.Contains(a, ",") && len(a) <= maxCapability {
 			own = append(own, a)
 		}
 	}
 	slices.Sort(own)
 	own = slices.Compact(own)
+	if len(own) > maxCapabilities {
+		own = nil // who announces more than there are cannot be taken at its word
+	}
 	if len(own) == 0 {
 		return Capabilities{}
 	}

@@ -10,6 +10,7 @@ import (
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	"github.com/google/go-cmp/cmp"
 	"github.com/hashicorp/consul/api"
@@ -335,5 +336,69 @@ func TestBrokenMeshEntryIsStrict(t *testing.T) {
 	}
 	if !env.http.sanitizeXFCC || env.http.underscores != corev3.HttpProtocolOptions_REJECT_REQUEST {
 		t.Errorf("%+v", env.http)
+	}
+}
+
+// TestListenerWithoutLogs: what one workload's log needs may not be there on its host. A sidecar
+// refuses the listener then, and must not be without the next deny of the others for that.
+func TestListenerWithoutLogs(t *testing.T) {
+	env := environment(t)
+	client := Client{Caps: NewCapabilities(names.CapRBAC, names.CapHTTP2, names.CapListenerLog)}
+	in := func(service string, logs *api.AccessLogsConfig) *Inbound {
+		t.Helper()
+		name := catalog.NewName("dc1", service)
+		out, err := NewInbound(env, client, Workload{
+			Instance: &catalog.Instance{Service: name, ID: service + "-1", Address: "10.0.0.1", Port: 15006,
+				Proxy: &api.AgentServiceConnectProxyConfig{DestinationServiceName: service, LocalServicePort: 9000, AccessLogs: logs}},
+			Authorization: &compile.Authorization{Service: name, Protocol: "http"},
+		})
+		if err != nil || out.Chain == nil {
+			t.Fatalf("%v, %v", err, out)
+		}
+		return out
+	}
+	quiet, logging := in("api", nil), in("web", &api.AccessLogsConfig{Enabled: true, Type: api.FileLogSinkType, Path: "/nowhere/at/all.log"})
+	r, _, err := InboundListener([]*Inbound{quiet})
+	if err != nil || r.Fallback != nil {
+		t.Errorf("nothing could be left out: %v, %v", err, r.Fallback)
+	}
+	if r, _, err = InboundListener([]*Inbound{logging, quiet}); err != nil || r.Fallback == nil {
+		t.Fatalf("%v, %v", err, r)
+	}
+	if plain := string(r.Fallback.Body.GetValue()); strings.Contains(plain, "/nowhere") || !strings.Contains(string(r.Body.GetValue()), "/nowhere") {
+		t.Error("the log is not what the two differ in")
+	}
+	full, plain := body[*listenerv3.Listener](t, r), body[*listenerv3.Listener](t, r.Fallback)
+	if len(full.FilterChains) != 2 || len(plain.FilterChains) != 2 || !r.Fallback.Urgent || r.Fallback.Name != r.Name || !slices.Equal(r.Refs, r.Fallback.Refs) {
+		t.Errorf("the fallback is another listener: %v", plain)
+	}
+	if in("web", nil).Plain != nil || logging.Plain == nil {
+		t.Error("a chain has a plain form where it says something of logs")
+	}
+}
+
+// TestNamesThatDifferByCase: services whose names differ by case have one SNI, and a listener
+// with a filter chain for each would be refused.
+func TestNamesThatDifferByCase(t *testing.T) {
+	env := environment(t)
+	var chains []*Inbound
+	for _, service := range []string{"api", "API"} {
+		name := catalog.NewName("dc1", service)
+		in, err := NewInbound(env, Client{Dialect: Envoy}, Workload{
+			Instance: &catalog.Instance{Service: name, ID: service + "-1", Address: "10.0.0.1", Port: 15006,
+				Proxy: &api.AgentServiceConnectProxyConfig{DestinationServiceName: service, LocalServicePort: 9000}},
+			Authorization: &compile.Authorization{Service: name, Protocol: "tcp"},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		chains = append(chains, in)
+	}
+	r, problems, err := InboundListener(chains)
+	if err != nil || len(problems) != 1 {
+		t.Fatalf("%v, %v", err, problems)
+	}
+	if l := body[*listenerv3.Listener](t, r); len(l.FilterChains) != 1 {
+		t.Errorf("%d filter chains for one SNI", len(l.FilterChains))
 	}
 }

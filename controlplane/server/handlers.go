@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -227,7 +228,7 @@ func (a *apiServer) inbound(w http.ResponseWriter, r *http.Request) {
 // named reports whether any config entry is about the service.
 func named(snap *catalog.Snapshot, name catalog.Name) bool {
 	for k := range snap.Entries {
-		if k.Name == name.Service {
+		if k.Name == catalog.FoldName(name.Service) {
 			return true
 		}
 	}
@@ -385,12 +386,14 @@ func (a *apiServer) backup(w http.ResponseWriter, _ *http.Request) {
 		fail(w, http.StatusInternalServerError, err.Error())
 		return
 	}
-	if _, err := f.Seek(0, io.SeekStart); err != nil {
-		fail(w, http.StatusInternalServerError, err.Error())
+	size, err := f.Seek(0, io.SeekEnd)
+	if _, again := f.Seek(0, io.SeekStart); err != nil || again != nil {
+		fail(w, http.StatusInternalServerError, errors.Join(err, again).Error())
 		return
 	}
 	w.Header().Set("Content-Type", "application/x-tar")
-	// A client that goes away mid-way sees a short body, which it checks.
+	// What is cut off, at whichever end, is a short body to the client, which is an error there.
+	w.Header().Set("Content-Length", strconv.FormatInt(size, 10))
 	_, _ = io.Copy(w, f)
 }
 

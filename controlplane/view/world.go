@@ -396,7 +396,7 @@ func (w *world) upstreamsOf(inst *catalog.Instance) *upstreamState {
 // defaults is the service's own service-defaults. Its authorization depends on
 // the same entry, for the protocol.
 func (w *world) defaults(name catalog.Name) *api.ServiceConfigEntry {
-	key := catalog.EntryKey{Kind: api.ServiceDefaults, Partition: name.Partition, Namespace: name.Namespace, Name: name.Service}
+	key := catalog.EntryKey{Kind: api.ServiceDefaults, Partition: name.Partition, Namespace: name.Namespace, Name: catalog.FoldName(name.Service)}
 	d, _ := w.snap.Entries[key].(*api.ServiceConfigEntry)
 	return d
 }

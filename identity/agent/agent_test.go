@@ -33,8 +33,13 @@ type controlPlane struct {
 
 func startControlPlane(t *testing.T, id, dir, joinToken, addr string) *controlPlane {
 	t.Helper()
-	s, err := server.Build(t.Context(), server.Config{Dir: dir, TrustDomain: td, ControlPlane: id, JoinToken: joinToken,
-		Settle: 50 * time.Millisecond, Log: slog.New(slog.DiscardHandler)})
+	return serve(t, server.Config{Dir: dir, ControlPlane: id, JoinToken: joinToken}, addr)
+}
+
+func serve(t *testing.T, cfg server.Config, addr string) *controlPlane {
+	t.Helper()
+	cfg.TrustDomain, cfg.Settle, cfg.Log = td, 50*time.Millisecond, slog.New(slog.DiscardHandler)
+	s, err := server.Build(t.Context(), cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -318,6 +323,99 @@ func TestOnlyAControlPlaneAnswersForTheMesh(t *testing.T) {
 	} {
 		if err := a.authorizeControlPlane(spiffeid.RequireFromString(text)); (err == nil) != may {
 			t.Errorf("%s: %v", text, err)
+		}
+	}
+}
+
+// TestRenewedOnAFullDisk: what was issued is of use though it cannot be kept, or it would expire,
+// the node's for good; and it is kept as soon as the disk takes it.
+func TestRenewedOnAFullDisk(t *testing.T) {
+	dir := t.TempDir()
+	// Of a minute's SVID, with what allows for clocks, more than half is over when it is made.
+	cp := serve(t, server.Config{Dir: filepath.Join(dir, "cp"), ControlPlane: "one", LeafTTL: time.Minute}, "127.0.0.1:0")
+	a, err := Build(Config{StateDir: filepath.Join(dir, "agent"), Token: cp.mint(t, token.RoleNode, "n1", "web")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer a.Close()
+	if err := a.ensureJoined(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.RemoveAll(a.state.dir); err != nil {
+		t.Fatal(err)
+	}
+	before := a.Status().Node.Serial
+	a.keepOnce(t.Context())
+	st := a.Status()
+	if st.Node.Serial == before || st.Node.LastError == "" {
+		t.Errorf("the node's: %+v", st.Node)
+	}
+	if !a.holds(serviceID("web")) || len(st.Workloads) != 1 || st.Workloads[0].LastError == "" {
+		t.Errorf("the workload's: %+v", st.Workloads)
+	}
+	if err := os.Mkdir(a.state.dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	a.saveUnsaved()
+	st = a.Status()
+	kept, err := a.state.node(a.key)
+	if err != nil || kept == nil || kept.Leaf().SerialNumber.Text(16) != st.Node.Serial || st.Node.LastError != "" {
+		t.Errorf("kept of the node: %v, %v, %+v", kept, err, st.Node)
+	}
+	if list, err := a.state.workloads(); err != nil || len(list) != 1 || list[0].Leaf().SerialNumber.Text(16) != st.Workloads[0].Serial || st.Workloads[0].LastError != "" {
+		t.Errorf("kept of the workload: %v, %v, %+v", list, err, st.Workloads)
+	}
+}
+
+// TestNoKeyIsLeftBehind: a write that was cut off leaves a key in a file that nobody reads.
+func TestNoKeyIsLeftBehind(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "agent")
+	a, err := Build(Config{StateDir: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := a.Close(); err != nil {
+		t.Fatal(err)
+	}
+	left := filepath.Join(dir, ".tmp-123")
+	if err := os.WriteFile(left, []byte("half a key"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if a, err = Build(Config{StateDir: dir}); err != nil {
+		t.Fatal(err)
+	}
+	defer a.Close()
+	if _, err := os.Stat(left); !os.IsNotExist(err) {
+		t.Errorf("%s: %v", left, err)
+	}
+}
+
+// TestForget: what else is in the directory is not an agent's to remove.
+func TestForget(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "agent")
+	for _, others := range []bool{false, true} {
+		a, err := Build(Config{StateDir: dir})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := a.state.write("workload-1.json", nil); err != nil {
+			t.Fatal(err)
+		}
+		diary := filepath.Join(dir, "diary.txt")
+		if others {
+			if err := os.WriteFile(diary, nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := Forget(dir); err != nil {
+			t.Error(err)
+		}
+		if err := a.Close(); err != nil {
+			t.Error(err)
+		}
+		list, err := os.ReadDir(dir)
+		if others && (err != nil || len(list) != 1 || list[0].Name() != "diary.txt") || !others && !os.IsNotExist(err) {
+			t.Errorf("left, with others' files %v: %v, %v", others, list, err)
 		}
 	}
 }

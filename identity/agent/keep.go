@@ -44,6 +44,7 @@ func (a *Agent) keepOnce(ctx context.Context) time.Time {
 		}
 	}
 	a.dropWithdrawn()
+	a.saveUnsaved()
 	soonest(a.keepNode(ctx))
 	for _, id := range a.due() {
 		soonest(a.keepWorkload(ctx, id))
@@ -122,18 +123,50 @@ func (a *Agent) keepNode(ctx context.Context) time.Time {
 	if err != nil {
 		a.nodeNext = again().Add(10 * time.Second)
 		at = a.nodeNext
-	} else {
-		a.node = v
+	}
+	if v != nil {
+		a.node, a.nodeUnsaved = v, err != nil
+		at = renewAt(v)
 	}
 	a.mu.Unlock()
 	if err != nil {
-		a.log.Warn("node svid not renewed", "id", node.ID.String(), "err", err)
-		return at
+		a.log.Warn("node svid not renewed, or not kept", "id", node.ID.String(), "err", err)
 	}
-	a.publish()
-	return renewAt(v)
+	if v != nil {
+		a.publish()
+	}
+	return at
 }
 
+// saveUnsaved keeps on disk what was issued while it took nothing.
+func (a *Agent) saveUnsaved() {
+	a.mu.Lock()
+	node, unsaved := a.node, map[*held]*svid.SVID{}
+	if !a.nodeUnsaved {
+		node = nil
+	}
+	for _, h := range a.workloads {
+		if h.unsaved {
+			unsaved[h] = h.svid
+		}
+	}
+	a.mu.Unlock()
+	if node != nil && a.state.saveNode(node) == nil {
+		a.mu.Lock()
+		a.nodeUnsaved, a.nodeErr, a.nodeNext = false, nil, time.Time{}
+		a.mu.Unlock()
+	}
+	for h, v := range unsaved {
+		if a.state.saveWorkload(v) == nil {
+			a.mu.Lock()
+			h.unsaved, h.err, h.next = false, nil, time.Time{}
+			a.mu.Unlock()
+		}
+	}
+}
+
+// renewNode returns the next SVID also where it cannot be kept: on a full disk the one before
+// would expire, and then only a token helps.
 func (a *Agent) renewNode(ctx context.Context, node *svid.SVID) (*svid.SVID, error) {
 	csr, err := identityv1.NewCSR(a.key)
 	if err != nil {
@@ -198,16 +231,18 @@ func (a *Agent) keepWorkload(ctx context.Context, id spiffeid.ID) time.Time {
 			h.next = h.next.Add(10 * time.Second)
 		}
 		at = h.next
-	} else {
-		h.svid, h.next = v, time.Time{}
+	}
+	if v != nil {
+		h.svid, h.next, h.unsaved = v, time.Time{}, err != nil
 		at = renewAt(v)
 	}
 	a.mu.Unlock()
 	if err != nil {
-		a.log.Warn("svid not obtained", "id", id.String(), "err", err)
-		return at
+		a.log.Warn("svid not obtained, or not kept", "id", id.String(), "err", err)
 	}
-	a.publish()
+	if v != nil {
+		a.publish()
+	}
 	return at
 }
 
@@ -227,6 +262,7 @@ func (a *Agent) staleLocked(v *svid.SVID) bool {
 	return identityv1.Check(v, b, v.ID, 0) != nil
 }
 
+// issue returns an SVID also where it cannot be kept, as renewNode does.
 func (a *Agent) issue(ctx context.Context, id spiffeid.ID) (*svid.SVID, error) {
 	key, err := newKey()
 	if err != nil {
@@ -257,7 +293,7 @@ func (a *Agent) issue(ctx context.Context, id spiffeid.ID) (*svid.SVID, error) {
 		return v, nil
 	}
 	if err := a.state.saveWorkload(v); err != nil {
-		return nil, fmt.Errorf("keep %s: %w", id, err)
+		return v, fmt.Errorf("keep %s: %w", id, err)
 	}
 	return v, nil
 }

@@ -54,6 +54,7 @@ type Agent struct {
 	status           Status
 	nodeErr          error
 	nodeNext         time.Time // of a renewal, after a failure
+	nodeUnsaved      bool      // node is not on disk yet
 }
 
 // held is a workload identity and how its keeping goes.
@@ -61,6 +62,8 @@ type held struct {
 	svid *svid.SVID
 	err  error
 	next time.Time // not before, after a failure
+	// unsaved: svid is not on disk yet.
+	unsaved bool
 }
 
 // Build opens and checks the state directory and reads what it holds; it makes

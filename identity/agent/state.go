@@ -14,6 +14,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"google.golang.org/protobuf/proto"
@@ -67,7 +68,37 @@ func openState(dir string) (*state, error) {
 	if err != nil {
 		return nil, fmt.Errorf("agent: %w", err)
 	}
+	// A write that was cut off may have left a key.
+	if err := statedir.Clean(dir); err != nil {
+		return nil, errors.Join(fmt.Errorf("agent: %w", err), lock.Close())
+	}
 	return &state{dir: dir, lock: lock}, nil
+}
+
+// Forget removes what an agent keeps in its state directory, and the directory if nothing else
+// is in it. The agent whose it is may be open.
+func Forget(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return fmt.Errorf("agent: %w", err)
+	}
+	for _, e := range entries {
+		workload, err := filepath.Match(workloadGlob, e.Name())
+		if err != nil {
+			return err
+		}
+		switch name := e.Name(); {
+		case workload, name == nodeKeyFile, name == nodeSVIDFile, name == trustFile, name == unnamedFile,
+			name == statedir.LockName, statedir.Temporary(name):
+			if err := statedir.Remove(filepath.Join(dir, name)); err != nil {
+				return fmt.Errorf("agent: %w", err)
+			}
+		}
+	}
+	if err := os.Remove(dir); err != nil && !errors.Is(err, syscall.ENOTEMPTY) && !errors.Is(err, syscall.EEXIST) {
+		return fmt.Errorf("agent: %w", err)
+	}
+	return nil
 }
 
 func (s *state) close() error { return s.lock.Close() }

@@ -364,6 +364,37 @@ func TestJournal(t *testing.T) {
 	}
 }
 
+// TestJournalOnAFullDisk: a line that was written in part, where the disk became full, does not
+// spoil the next one.
+func TestJournalOnAFullDisk(t *testing.T) {
+	path := filepath.Join(t.TempDir(), journalFile)
+	j, err := openJournal(path, -1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := j.file.WriteString(`{"time":`); err != nil {
+		t.Fatal(err)
+	}
+	j.torn = true // as after that
+	for _, serial := range []string{"1", "2"} {
+		if err := j.append(entry{Serial: serial}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := j.close(); err != nil {
+		t.Fatal(err)
+	}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.Split(strings.TrimSuffix(string(data), "\n"), "\n")
+	var e entry
+	if len(lines) != 3 || json.Unmarshal([]byte(lines[1]), &e) != nil || e.Serial != "1" {
+		t.Errorf("journal %q", lines)
+	}
+}
+
 func TestDirectory(t *testing.T) {
 	cfg := config(t, "cp1")
 	var logged bytes.Buffer

@@ -34,6 +34,7 @@ type journal struct {
 	file   *os.File
 	timer  *time.Timer // pending sync, nil when all is on disk
 	failed error       // of a sync in the background, told to the next append
+	torn   bool        // the last line may be there in part
 	closed bool
 }
 
@@ -90,10 +91,16 @@ func (j *journal) append(e entry) error {
 		j.failed = nil
 		return err
 	}
+	line = append(line, '\n')
+	if j.torn {
+		line = append([]byte{'\n'}, line...)
+	}
 	// One write, so that lines of one process never mix.
-	if _, err := j.file.Write(append(line, '\n')); err != nil {
+	if n, err := j.file.Write(line); err != nil {
+		j.torn = j.torn || n > 0
 		return err
 	}
+	j.torn = false
 	if j.interval < 0 {
 		return j.file.Sync()
 	}

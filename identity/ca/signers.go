@@ -7,6 +7,8 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 
 	"github.com/hauberk-mesh/hauberk/identity/spiffe"
 	"github.com/hauberk-mesh/hauberk/identity/trust"
@@ -76,16 +78,32 @@ func (c *CA) Prepare() (trust.Signer, error) {
 	if c.Bundle() == nil {
 		return trust.Signer{}, fmt.Errorf("ca: prepare: %w: it has not been admitted yet", ErrNotActive)
 	}
-	k, err := c.newSigner()
-	if err != nil {
-		return trust.Signer{}, fmt.Errorf("ca: prepare: %w", err)
+	k, ok := c.unpublished()
+	if !ok {
+		var err error
+		if k, err = c.newSigner(); err != nil {
+			return trust.Signer{}, fmt.Errorf("ca: prepare: %w", err)
+		}
 	}
 	s := trust.NewSigner(k.cert, c.cfg.ControlPlane, trust.Prepared)
 	c.mu.Lock()
 	c.own[s.ID] = k
 	c.mu.Unlock()
-	_, err = c.change(func(b *trust.Bundle) (*trust.Bundle, error) { return b.With(s) })
+	_, err := c.change(func(b *trust.Bundle) (*trust.Bundle, error) { return b.With(s) })
 	return s, err
+}
+
+// unpublished finds an own signer that is not in the bundle: one that was made when the disk was
+// full, or the process ended, before the bundle was stored.
+func (c *CA) unpublished() (key, bool) {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	for _, id := range slices.Sorted(maps.Keys(c.own)) {
+		if _, ok := c.bundle.Signer(id); !ok && c.cfg.Now().Before(c.own[id].cert.NotAfter) {
+			return c.own[id], true
+		}
+	}
+	return key{}, false
 }
 
 // Activate makes a prepared own signer the one that signs, and retires the one

@@ -70,14 +70,22 @@ var methods = map[string][]token.Role{
 // connections of callers that have lost theirs.
 type Authenticator struct {
 	server *Server
-	mu     sync.Mutex
-	conns  map[*peerConn]struct{}
+	// mu is taken while the records are locked (rekeyed), so that nobody who holds
+	// it may read a record.
+	mu    sync.Mutex
+	conns map[*peerConn]struct{}
 	// added wakes run, whose timer may now be late.
 	added chan struct{}
+	// handshakes are under way, strangers have shown no certificate.
+	handshakes, strangers crowd
 }
 
 func newAuthenticator(s *Server) *Authenticator {
-	return &Authenticator{server: s, conns: map[*peerConn]struct{}{}, added: make(chan struct{}, 1)}
+	return &Authenticator{
+		server: s, conns: map[*peerConn]struct{}{}, added: make(chan struct{}, 1),
+		handshakes: crowd{most: maxHandshakes, perHost: maxHandshakesPerHost},
+		strangers:  crowd{most: maxStrangers, perHost: maxStrangersPerHost},
+	}
 }
 
 // Unary authenticates unary calls.
@@ -252,18 +260,18 @@ func (p peerCredentials) Clone() credentials.TransportCredentials {
 }
 
 func (p peerCredentials) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
-	conn, info, err := p.TransportCredentials.ServerHandshake(raw)
+	conn, tlsInfo, err := p.handshake(raw)
 	if err != nil {
 		p.auth.server.log.Warn("connection refused", "peer", raw.RemoteAddr().String(), "err", err)
 		return nil, nil, err
 	}
-	tlsInfo, ok := info.(credentials.TLSInfo)
-	if !ok {
-		_ = conn.Close()
-		return nil, nil, fmt.Errorf("identity server: unexpected %T", info)
-	}
 	if len(tlsInfo.State.PeerCertificates) == 0 {
-		return conn, tlsInfo, nil
+		leave, err := p.auth.strangers.enter(raw.RemoteAddr())
+		if err != nil {
+			_ = conn.Close()
+			return nil, nil, fmt.Errorf("a client without a certificate is refused: %w", err)
+		}
+		return newStrangerConn(conn, leave), tlsInfo, nil
 	}
 	who, err := p.auth.describe(tlsInfo.State)
 	if err != nil {
@@ -281,13 +289,31 @@ func (p peerCredentials) ServerHandshake(raw net.Conn) (net.Conn, credentials.Au
 	return tracked, peerInfo{tlsInfo}, nil
 }
 
+func (p peerCredentials) handshake(raw net.Conn) (net.Conn, credentials.TLSInfo, error) {
+	leave, err := p.auth.handshakes.enter(raw.RemoteAddr())
+	if err != nil {
+		return nil, credentials.TLSInfo{}, err
+	}
+	defer leave()
+	conn, info, err := p.TransportCredentials.ServerHandshake(raw)
+	if err != nil {
+		return nil, credentials.TLSInfo{}, err
+	}
+	tlsInfo, ok := info.(credentials.TLSInfo)
+	if !ok {
+		_ = conn.Close()
+		return nil, credentials.TLSInfo{}, fmt.Errorf("identity server: unexpected %T", info)
+	}
+	return conn, tlsInfo, nil
+}
+
 // run ends connections whose certificate has expired or whose holder has lost
 // its record.
 func (a *Authenticator) run(ctx context.Context) {
 	// Records may have changed between Build and now.
 	recordsChanged := true
 	for {
-		changed := a.server.nodes.Changed()
+		changed, peersChanged := a.server.nodes.Changed(), a.server.peers.Changed()
 		timer := time.NewTimer(a.sweep(recordsChanged))
 		recordsChanged = false
 		select {
@@ -295,6 +321,8 @@ func (a *Authenticator) run(ctx context.Context) {
 			timer.Stop()
 			return
 		case <-changed:
+			recordsChanged = true
+		case <-peersChanged:
 			recordsChanged = true
 		case <-a.added:
 		case <-timer.C:
@@ -312,34 +340,51 @@ func (a *Authenticator) sweep(recordsChanged bool) time.Duration {
 	const most = time.Hour
 	next := most
 	now := a.server.now()
-	var lost []*peerConn
-	a.mu.Lock()
-	for c := range a.conns {
-		left := c.peer.NotAfter.Sub(now)
-		if a.server.lost(c.peer) {
+	for c, who := range a.open() {
+		left := who.NotAfter.Sub(now)
+		if a.server.lost(who) {
 			left = c.opened.Add(toldWithin).Sub(now)
 			if recordsChanged {
 				left = -1
 			}
 		}
-		if left < 0 {
-			lost = append(lost, c)
+		if left >= 0 {
+			next = min(next, left+time.Millisecond)
 			continue
 		}
-		next = min(next, left+time.Millisecond)
-	}
-	a.mu.Unlock()
-	for _, c := range lost {
-		a.server.log.Info("connection closed: its certificate expired, or its holder is banned or has another key now", "peer", c.peer.ID.String())
-		_ = c.Close()
+		// One whose holder rotated its key meanwhile is looked at again: that changed a record.
+		if a.holds(c, who.Key) {
+			a.server.log.Info("connection closed: its certificate expired, or its holder is banned or has another key now", "peer", who.ID.String())
+			_ = c.Close()
+		}
 	}
 	return next
+}
+
+// open are the connections and whose they are.
+func (a *Authenticator) open() map[*peerConn]Peer {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	out := make(map[*peerConn]Peer, len(a.conns))
+	for c := range a.conns {
+		out[c] = c.peer
+	}
+	return out
+}
+
+func (a *Authenticator) holds(c *peerConn, key trust.Pin) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return c.peer.Key == key
 }
 
 // lost reports whether a caller no longer has the record it connected under.
 func (s *Server) lost(who Peer) bool {
 	rec, ok := s.nodes.Get(who.role(), who.Name)
 	switch {
+	case who.Kind == spiffe.ControlPlane && !ok:
+		// The first control plane of a mesh has no record: its entry is what it may lose.
+		return !s.peers.has(who.ID)
 	case !ok:
 		return false
 	case who.Kind == spiffe.ControlPlane:

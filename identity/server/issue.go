@@ -77,6 +77,10 @@ func (s *Server) record(rec token.Node) (token.Node, error) {
 	return stored, nil
 }
 
+// errSame leaves a record as it is. A new revision would wake every node and control plane, and
+// end the node's streams.
+var errSame = errors.New("nothing changes")
+
 // Renew implements identityv1.IdentityServer.
 func (s *Server) Renew(ctx context.Context, r *identityv1.RenewRequest) (*identityv1.RenewResponse, error) {
 	who, ok := PeerFrom(ctx)
@@ -93,13 +97,19 @@ func (s *Server) Renew(ctx context.Context, r *identityv1.RenewRequest) (*identi
 	if _, err := s.ca.Pin(); err != nil {
 		return nil, s.notSigning(err)
 	}
+	var same token.Node
 	rec, err := s.nodes.Update(who.role(), who.Name, func(rec *token.Node) error {
 		switch {
 		case rec.Banned:
 			return status.Errorf(codes.PermissionDenied, "%s is banned: %s", who.ID, rec.BanReason)
 		case rec.Key == key:
 			// The CSR is the proof, whatever key the SVID has.
+			same = *rec
+			return errSame
 		case rec.Key == who.Key:
+			if err := s.limits.rotation(who.ID.String()); err != nil {
+				return err
+			}
 			rec.Key = key
 			s.auth.rekeyed(who, key)
 		default:
@@ -107,7 +117,10 @@ func (s *Server) Renew(ctx context.Context, r *identityv1.RenewRequest) (*identi
 		}
 		return nil
 	})
-	if err != nil {
+	switch {
+	case errors.Is(err, errSame):
+		rec = same
+	case err != nil:
 		return nil, asStatus(err)
 	}
 	chain, err := s.sign(r.GetCsr(), who.ID, who.Name)

@@ -1,7 +1,11 @@
 package server
 
 import (
+	"errors"
+	"os"
+	"path/filepath"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 
@@ -42,5 +46,37 @@ func TestStateSurvivesARestart(t *testing.T) {
 	tokens, err := s.ListTokens()
 	if err != nil || len(tokens) != 1 {
 		t.Errorf("tokens %v %v", tokens, err)
+	}
+}
+
+// TestRotationAfterAFullDisk: a signer that was made and did not come into the bundle is prepared
+// again. Waited for, it would never sign, and nobody when the present one has expired.
+func TestRotationAfterAFullDisk(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "cp")
+	now := time.Now()
+	s, err := Build(t.Context(), Config{Dir: dir, TrustDomain: testTD, ControlPlane: "one", Now: func() time.Time { return now }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	first := s.ca.Signers()[0]
+	now = now.Add(first.NotAfter.Sub(now)/2 + time.Hour)
+	bundle := filepath.Join(dir, "bundle.json")
+	if err := errors.Join(os.Remove(bundle), os.MkdirAll(filepath.Join(bundle, "in the way"), 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.rotateSigner(); err == nil || len(s.ca.Bundle().Signers) != 1 {
+		t.Fatalf("on a full disk: %v, %d signers", err, len(s.ca.Bundle().Signers))
+	}
+	if err := os.RemoveAll(bundle); err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		if err := s.rotateSigner(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := len(s.ca.Bundle().Signers); n != 2 || len(s.ca.Signers()) != 2 {
+		t.Errorf("%d signers in the bundle and %d own ones, want 2 of each", n, len(s.ca.Signers()))
 	}
 }

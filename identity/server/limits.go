@@ -25,6 +25,10 @@ const (
 	callsPerSecond = 20
 	callBurst      = 500
 	maxCallers     = 50_000
+	// An agent keeps its node's key. Each other key is a change of the record, which every
+	// node and control plane is woken for.
+	rotationsPerMinute = 6
+	rotationBurst      = 10
 )
 
 func newLimits() *limits {
@@ -39,24 +43,35 @@ func (l *limits) join() error {
 }
 
 func (l *limits) caller(id string) error {
+	if l.allow(id, callsPerSecond, callBurst) {
+		return nil
+	}
+	return status.Errorf(codes.ResourceExhausted, "%s asks more than %d times a second: try again later", id, callsPerSecond)
+}
+
+func (l *limits) rotation(id string) error {
+	if l.allow("the key of "+id, rotationsPerMinute/60.0, rotationBurst) {
+		return nil
+	}
+	return status.Errorf(codes.ResourceExhausted, "%s changes its key more than %d times a minute: try again later", id, rotationsPerMinute)
+}
+
+func (l *limits) allow(what string, perSecond rate.Limit, burst int) bool {
 	l.mu.Lock()
-	limiter, ok := l.callers[id]
+	limiter, ok := l.callers[what]
 	if !ok {
 		// Full budgets are those of callers that have been quiet; forgetting them
 		// changes nothing.
 		if len(l.callers) >= maxCallers {
 			for other, full := range l.callers {
-				if full.Tokens() >= callBurst {
+				if full.Tokens() >= float64(full.Burst()) {
 					delete(l.callers, other)
 				}
 			}
 		}
-		limiter = rate.NewLimiter(callsPerSecond, callBurst)
-		l.callers[id] = limiter
+		limiter = rate.NewLimiter(perSecond, burst)
+		l.callers[what] = limiter
 	}
 	l.mu.Unlock()
-	if limiter.Allow() {
-		return nil
-	}
-	return status.Errorf(codes.ResourceExhausted, "%s asks more than %d times a second: try again later", id, callsPerSecond)
+	return limiter.Allow()
 }

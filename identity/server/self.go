@@ -114,6 +114,10 @@ func (s *Server) keepSelf(ctx context.Context) {
 		changed := s.ca.Changed()
 		own := s.ownSVID()
 		due := renewAt(own)
+		// Whether or not the SVID can be renewed: whoever was withdrawn is refused from now on.
+		if s.ca.Bundle().Sequence != s.source.Snapshot().Bundles[s.cfg.TrustDomain.Name()].Sequence {
+			s.setSelf(own)
+		}
 		pin, err := s.ca.Pin()
 		switch signs := err == nil; {
 		case signs && (pin.String() != signer || !s.now().Before(due)):
@@ -129,8 +133,6 @@ func (s *Server) keepSelf(ctx context.Context) {
 				break
 			}
 			due = renewAt(s.ownSVID())
-		case s.ca.Bundle().Sequence != s.source.Snapshot().Bundles[s.cfg.TrustDomain.Name()].Sequence:
-			s.setSelf(own)
 		}
 		// A failure is tried again within a minute; the SVID still has half its life.
 		wait := min(max(due.Sub(s.now()), 5*time.Second)+rand.N(5*time.Second), time.Minute)
@@ -218,7 +220,7 @@ func (s *Server) loadSelf() (*svid.SVID, error) {
 	}
 	parsed, err := x509.ParsePKCS8PrivateKey(block.Bytes)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", s.selfPath(), err)
+		return nil, fmt.Errorf("%s: the private key cannot be read", s.selfPath()) // the cause could quote it
 	}
 	key, ok := parsed.(*ecdsa.PrivateKey)
 	if !ok {
@@ -282,6 +284,12 @@ func (s *Server) rotateSigner() error {
 			active = &own
 		case trust.Prepared:
 			prepared = &own
+		}
+	}
+	if active != nil && prepared != nil {
+		// One that never came into the bundle is prepared again, below.
+		if _, ok := s.ca.Bundle().Signer(prepared.ID); !ok {
+			prepared = nil
 		}
 	}
 	now := s.now()

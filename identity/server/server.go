@@ -171,6 +171,7 @@ func (s *Server) ServerOptions() ([]grpc.ServerOption, error) {
 	}
 	return []grpc.ServerOption{
 		grpc.Creds(s.auth.credentials(conf)),
+		grpc.ConnectionTimeout(handshakeTime), grpc.MaxHeaderListSize(maxHeaders), grpc.MaxConcurrentStreams(maxStreams),
 		grpc.ChainUnaryInterceptor(s.auth.Unary()),
 		grpc.ChainStreamInterceptor(s.auth.Stream()),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 20 * time.Second, Timeout: 10 * time.Second}),

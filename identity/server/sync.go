@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/hauberk-mesh/hauberk/identity/ca"
 	"github.com/hauberk-mesh/hauberk/identity/identityv1"
@@ -63,25 +64,26 @@ func (s *Server) state() *identityv1.PeerState {
 }
 
 // mergeState takes in what another control plane says. Merging is commutative and
-// idempotent, so that the two arrive at the same state in whatever order.
+// idempotent, so that the two arrive at the same state in whatever order. What cannot be
+// merged keeps nothing else from being: a ban must not wait for a signer to be mended.
 func (s *Server) mergeState(state *identityv1.PeerState) error {
-	bundle, err := state.Bundle(s.cfg.TrustDomain)
-	if err != nil {
-		return err
-	}
-	if _, err := s.ca.Merge(bundle); err != nil {
-		return err
-	}
+	var failed []error
 	for _, wire := range state.GetRecords() {
 		rec, err := wire.Node(s.cfg.TrustDomain)
 		if err != nil {
-			return err
+			// A later version's, perhaps. To end the session would lose what comes after it.
+			s.log.Error("the record of another control plane cannot be read", "name", wire.GetName(), "err", err)
+			continue
 		}
 		if _, err := s.nodes.Merge(rec); err != nil {
-			return err
+			failed = append(failed, err)
 		}
 	}
-	return s.peers.merge(state.GetControlPlanes())
+	bundle, err := state.Bundle(s.cfg.TrustDomain)
+	if err == nil {
+		_, err = s.ca.Merge(bundle)
+	}
+	return errors.Join(append(failed, err, s.peers.merge(state.GetControlPlanes()))...)
 }
 
 // PeerSync implements identityv1.IdentityServer.
@@ -137,8 +139,21 @@ func (s *Server) session(ctx context.Context, peer spiffeid.ID, stream stateStre
 	return sendErr
 }
 
-// recordsPerMessage keeps a message far below gRPC's limit of 4 MiB.
-const recordsPerMessage = 500
+// messageBytes keeps a message far below gRPC's limit of 4 MiB: beyond that the other side refuses
+// it, each time anew, and hears of no ban and no signer any more.
+const messageBytes = 1 << 20
+
+// some are as many of the records as go into a message, one at least.
+func some(records []*identityv1.NodeRecord) int {
+	n, size := 0, 0
+	for _, r := range records {
+		if size += proto.Size(r); n > 0 && size > messageBytes {
+			break
+		}
+		n++
+	}
+	return n
+}
 
 // send sends the whole state, then what changes, until ctx ends or sending fails.
 func (s *Server) send(ctx context.Context, stream stateStream) error {
@@ -158,7 +173,7 @@ func (s *Server) send(ctx context.Context, stream stateStream) error {
 		}
 		for first := true; first || len(records) > 0; first = false {
 			state := s.state()
-			n := min(len(records), recordsPerMessage)
+			n := some(records)
 			state.Records, records = records[:n], records[n:]
 			if err := stream.Send(state); err != nil {
 				return err

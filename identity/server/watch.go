@@ -21,7 +21,10 @@ func (s *Server) WatchTrust(_ *identityv1.WatchTrustRequest, stream grpc.ServerS
 	if !ok {
 		return errNobody
 	}
-	watcher := s.watchers.add()
+	watcher, err := s.watchers.add(who.ID.String())
+	if err != nil {
+		return err
+	}
 	defer s.watchers.remove(watcher)
 	heartbeat := time.NewTicker(s.cfg.Heartbeat)
 	defer heartbeat.Stop()
@@ -96,31 +99,45 @@ func (s *Server) bundles() []*identityv1.Bundle {
 // watchers know which bundle each connected node was last sent.
 type watchers struct {
 	mu   sync.Mutex
-	next uint64
-	last map[uint64]uint64
+	last map[*watcher]uint64
+	of   map[string]int // streams by caller
 }
 
-func (w *watchers) add() uint64 {
+// watcher is one stream.
+type watcher struct{ caller string }
+
+// maxWatches bounds the streams of one caller: an agent has one. Each change of anybody's record
+// wakes all of them.
+const maxWatches = 32
+
+func (w *watchers) add(caller string) (*watcher, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.last == nil {
-		w.last = map[uint64]uint64{}
+	if w.of[caller] >= maxWatches {
+		return nil, status.Errorf(codes.ResourceExhausted, "%s has %d trust streams already, which is the limit", caller, maxWatches)
 	}
-	w.next++
-	w.last[w.next] = 0
-	return w.next
+	if w.last == nil {
+		w.last, w.of = map[*watcher]uint64{}, map[string]int{}
+	}
+	one := &watcher{caller}
+	w.last[one] = 0
+	w.of[caller]++
+	return one, nil
 }
 
-func (w *watchers) remove(id uint64) {
+func (w *watchers) remove(one *watcher) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	delete(w.last, id)
+	delete(w.last, one)
+	if w.of[one.caller]--; w.of[one.caller] == 0 {
+		delete(w.of, one.caller)
+	}
 }
 
-func (w *watchers) sent(id, sequence uint64) {
+func (w *watchers) sent(one *watcher, sequence uint64) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.last[id] = sequence
+	w.last[one] = sequence
 }
 
 // all reports whether every watcher was sent the sequence or a later one.

@@ -118,6 +118,10 @@ const (
 	handshakeTimeout = 5 * time.Second
 	// buffer is each way's, per connection. Most carry some kilobytes an hour.
 	buffer = 4 << 10
+	// maxHeaders bounds a call's headers, for each stream: gRPC's own bound is 16 MiB.
+	// maxRequest bounds a request, of which those of a relayed Envoy that names thousands of
+	// resources are the largest.
+	maxHeaders, maxRequest = 16 << 10, 1 << 20
 )
 
 // Server is the host socket. Build binds it, Run serves it.
@@ -176,7 +180,7 @@ func Build(cfg Config) (_ *Server, err error) {
 	s.grpc = grpc.NewServer(
 		grpc.Creds(attestor{s}),
 		grpc.ConnectionTimeout(handshakeTimeout), grpc.WaitForHandlers(true),
-		grpc.MaxConcurrentStreams(uint32(cfg.Limits.StreamsPerUser)),
+		grpc.MaxConcurrentStreams(uint32(cfg.Limits.StreamsPerUser)), grpc.MaxHeaderListSize(maxHeaders), grpc.MaxRecvMsgSize(maxRequest),
 		grpc.ReadBufferSize(buffer), grpc.WriteBufferSize(buffer),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
 		grpc.ChainUnaryInterceptor(s.unary), grpc.ChainStreamInterceptor(s.stream))

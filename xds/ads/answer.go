@@ -33,7 +33,7 @@ func (c *core) answered(ts *typeState, nonce string, nacked bool, detail string,
 	}
 	ts.lastAck = now
 	c.accept(ts, p)
-	if len(ts.nacked) == 0 && len(ts.suspects) == 0 {
+	if len(ts.nacked) == 0 && len(ts.fallen) == 0 && len(ts.suspects) == 0 {
 		ts.lastError = ""
 	}
 	return ev
@@ -53,6 +53,9 @@ func (c *core) accept(ts *typeState, p *pending) {
 			ts.dirty = true // gone while it was on its way
 		case d.Version == r.Version:
 			delete(ts.nacked, n)
+			if r.Fallback != nil {
+				delete(ts.fallen, n)
+			}
 		}
 	}
 	if ts.full {
@@ -75,6 +78,10 @@ func (c *core) removed(ts *typeState, p *pending) {
 	}
 	// A listener may have been rejected because one that is now gone had its
 	// address. What the client has changed, so each may be tried once more.
+	if len(ts.fallen) > 0 {
+		clear(ts.fallen)
+		ts.dirty = true
+	}
 	for n, q := range ts.nacked {
 		delete(ts.nacked, n)
 		ts.suspects[n] = q.version
@@ -106,7 +113,13 @@ func (c *core) reject(ts *typeState, p *pending, detail string) []string {
 		n := names[0]
 		delete(ts.suspects, n)
 		ts.undoubt(n, p.upserts[n])
-		if ts.wants(n) {
+		if !ts.wants(n) {
+			break
+		}
+		// Only what the client has already must not stay as it is at any price.
+		if _, held := ts.held[n]; held && p.upserts[n].Fallback != nil {
+			ts.fallen[n] = nack{p.upserts[n].Version, kept}
+		} else {
 			ts.nacked[n] = nack{p.upserts[n].Version, kept}
 		}
 	default:
@@ -142,6 +155,9 @@ func (ts *typeState) undoubt(name string, r *resource.Resource) {
 // come first, so the good wait for no verdict on the bad. Resources are retried
 // one a response; a full list is too large for that and is bisected.
 func (ts *typeState) split(names []string, detail string) (groups [][]string) {
+	if len(detail) > maxSearched {
+		detail = detail[:maxSearched]
+	}
 	var mentioned, other []string
 	for _, n := range names {
 		if strings.Contains(detail, n) {
@@ -173,6 +189,9 @@ func (ts *typeState) split(names []string, detail string) (groups [][]string) {
 // maxDetail bounds what is kept of a client's reason, for each resource that it
 // rejects and in the log.
 const maxDetail = 1024
+
+// maxSearched bounds what is searched for the names of resources, for each of them anew.
+const maxSearched = 64 << 10
 
 func clip(detail string) string {
 	if len(detail) <= maxDetail {

@@ -17,6 +17,14 @@ import (
 const (
 	maxTypes        = 32
 	maxNamesPerType = 1 << 16
+	// maxName bounds one name, and maxPeerNames all that the streams of one peer name: a node's
+	// agent relays those of every proxy on its host.
+	maxName      = 4 << 10
+	maxPeerNames = 256 << 20
+	// perName is about what it costs to remember a name, beside itself.
+	perName = 512
+	// maxNode bounds what a client says of itself, which is kept as long as its stream.
+	maxNode = 256 << 10
 	// maxResponse is below gRPC's default message limit of 4 MiB, which
 	// foreign clients keep.
 	maxResponse = 3 << 20
@@ -84,6 +92,11 @@ type typeState struct {
 	wildcard  bool
 	everNamed bool
 	names     map[string]struct{}
+	// size is about what the names cost that the client has given, claimed those that it
+	// said at first to hold.
+	size, claimed int
+	// empty are assignments without endpoints, by name. EDS only.
+	empty map[string]*resource.Resource
 
 	// What the client has and what it is owed. must are names to be answered
 	// even if unchanged; answer owes a response even if it carries nothing;
@@ -101,6 +114,7 @@ type typeState struct {
 	// nacked are quarantined at that version. clean owes a full list that
 	// holds nothing rejected.
 	nacked    map[string]nack
+	fallen    map[string]nack // of which the client gets the fallback
 	suspects  map[string]string
 	retry     [][]string
 	retryTurn bool
@@ -168,6 +182,7 @@ func (c *core) typeFor(url string) (ts *typeState, first bool, err error) {
 		held:         map[string]holding{},
 		must:         map[string]struct{}{},
 		nacked:       map[string]nack{},
+		fallen:       map[string]nack{},
 		suspects:     map[string]string{},
 		unsure:       map[string][]*resource.Resource{},
 		blockedSince: map[string]time.Time{},
@@ -214,6 +229,7 @@ func (ts *typeState) forget(name string) {
 	delete(ts.held, name)
 	delete(ts.must, name)
 	delete(ts.nacked, name)
+	delete(ts.fallen, name)
 	delete(ts.suspects, name)
 	delete(ts.unsure, name)
 	delete(ts.blockedSince, name)
@@ -234,6 +250,15 @@ func (c *core) quiet() bool {
 		}
 	}
 	return true
+}
+
+// size is about what the names cost that the client has given.
+func (c *core) size() int {
+	n := 0
+	for _, ts := range c.order {
+		n += ts.size
+	}
+	return n
 }
 
 func (c *core) nonce() string {

@@ -16,6 +16,9 @@ func (c *core) desired(ts *typeState, name string) *resource.Resource {
 		return nil
 	}
 	if r := c.set.Get(ts.url, name); r != nil {
+		if q, ok := ts.fallen[name]; ok && q.version == r.Version && r.Fallback != nil {
+			return r.Fallback
+		}
 		return r
 	}
 	if _, named := ts.names[name]; !named || ts.url != resource.EndpointType {
@@ -25,14 +28,31 @@ func (c *core) desired(ts *typeState, name string) *resource.Resource {
 	// asked for always exists. One that the client holds is emptied only
 	// while a cluster names it: when the cluster is going, requests in flight
 	// keep their endpoints until it is gone.
-	empty, err := resource.New(name, &endpointv3.ClusterLoadAssignment{ClusterName: name})
-	if err != nil {
+	empty := ts.emptied(name)
+	if empty == nil {
 		return nil // a name no cluster can have: the empty string
 	}
 	if h, ok := ts.held[name]; ok && h.version != empty.Version && !c.assigned(name) {
 		return nil
 	}
 	return empty
+}
+
+// emptied is the assignment without endpoints. It is remembered: each look at all that a client
+// names asks for each, and a client names what it likes.
+func (ts *typeState) emptied(name string) *resource.Resource {
+	if r, ok := ts.empty[name]; ok {
+		return r
+	}
+	r, err := resource.New(name, &endpointv3.ClusterLoadAssignment{ClusterName: name})
+	if err != nil {
+		return nil
+	}
+	if ts.empty == nil || len(ts.empty) > 2*len(ts.names) { // of names that are asked for no longer, too
+		ts.empty = map[string]*resource.Resource{}
+	}
+	ts.empty[name] = r
+	return r
 }
 
 // assigned reports whether a cluster of the set names the assignment.
@@ -130,6 +150,7 @@ func (c *core) consider(ts *typeState, name string, flight map[string]string) {
 	_, unsure := ts.unsure[name]
 	if r == nil {
 		delete(ts.nacked, name)
+		delete(ts.fallen, name)
 		c.considerGone(ts, name, current != "" || (unsure && !inFlight), must)
 		return
 	}

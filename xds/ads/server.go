@@ -31,6 +31,7 @@ type Server struct {
 	mu       sync.Mutex
 	sessions map[uint64]*session
 	peers    map[string]int // sessions by peer
+	named    map[string]int // what the names cost that a peer has given
 	lastID   uint64
 	draining bool
 	// idle is closed when the last session ends while draining.
@@ -53,6 +54,7 @@ func New(cfg Config, opts ...Option) *Server {
 		log:      cfg.Log.With("component", "ads"),
 		sessions: map[uint64]*session{},
 		peers:    map[string]int{},
+		named:    map[string]int{},
 		idle:     make(chan struct{}),
 	}
 	if cfg.StreamRate > 0 {
@@ -126,7 +128,21 @@ func (s *Server) admit(peer string, w wire, cancel context.CancelCauseFunc) (*se
 	return sess, nil
 }
 
+// charge has a peer answer for more, or with a negative number for less, of what is remembered.
+func (s *Server) charge(peer string, more int) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.named[peer] += more; s.named[peer] <= 0 {
+		delete(s.named, peer)
+	}
+	if more > 0 && s.named[peer] > maxPeerNames {
+		return status.Errorf(codes.ResourceExhausted, "the streams of %s name more resources than %d bytes hold", peer, maxPeerNames)
+	}
+	return nil
+}
+
 func (s *Server) leave(sess *session, err error) {
+	_ = s.charge(sess.peerID, -sess.charged)
 	s.mu.Lock()
 	delete(s.sessions, sess.id)
 	if s.peers[sess.peerID]--; s.peers[sess.peerID] == 0 {

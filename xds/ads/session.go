@@ -9,6 +9,7 @@ import (
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/hauberk-mesh/hauberk/xds/names"
 	"github.com/hauberk-mesh/hauberk/xds/resource"
@@ -28,6 +29,8 @@ type session struct {
 	server *Server
 	wire   wire
 	cancel context.CancelCauseFunc
+	// charged is what the peer answers for, of this session. It is run's.
+	charged int
 
 	mu     sync.Mutex
 	info   SessionInfo
@@ -110,6 +113,11 @@ func (s *session) hello(ctx context.Context, in <-chan received) (request, error
 		if r.req.GetNode() == nil {
 			return nil, status.Error(codes.InvalidArgument, "the first discovery request of a stream must carry the node")
 		}
+		// An Envoy lists all of its extensions there, which nobody keeps.
+		r.req.GetNode().Extensions = nil
+		if n := proto.Size(r.req.GetNode()); n > maxNode {
+			return nil, status.Errorf(codes.InvalidArgument, "the node of a discovery request has %d bytes, at most %d are taken", n, maxNode)
+		}
 		return r.req, nil
 	case <-timeout.C:
 		return nil, status.Errorf(codes.DeadlineExceeded, "no discovery request within %v", firstRequestTimeout)
@@ -183,8 +191,13 @@ func (s *session) handle(req request) error {
 	now := time.Now()
 	s.mu.Lock()
 	ev, err := s.core.apply(req, now)
+	more := s.core.size() - s.charged
 	info := s.info
 	s.mu.Unlock()
+	if err == nil && more != 0 {
+		s.charged += more
+		err = s.server.charge(s.peerID, more)
+	}
 	if err != nil {
 		s.server.log.Warn("stream ended for its request", "src", info.Client.NodeID, "src_id", info.Client.PeerID, "err", err)
 		return err
@@ -257,7 +270,7 @@ func (s *session) status(resources bool) SessionStatus {
 		st.InSync = len(s.core.types) > 0 && s.core.quiet()
 	}
 	for _, ts := range s.core.order {
-		if len(ts.nacked) > 0 || len(ts.gone) > 0 {
+		if len(ts.nacked)+len(ts.fallen) > 0 || len(ts.gone) > 0 {
 			st.InSync = false
 		}
 		if ts.lastAck.After(st.LastAck) {

@@ -22,7 +22,7 @@ func (c *core) status(resources bool, now time.Time) []TypeStatus {
 
 func (c *core) typeStatus(ts *typeState, resources bool, now time.Time) TypeStatus {
 	st := TypeStatus{
-		Type: ts.url, Wildcard: ts.wildcard, Nacked: len(ts.nacked),
+		Type: ts.url, Wildcard: ts.wildcard, Nacked: len(ts.nacked) + len(ts.fallen),
 		Outstanding: len(ts.pending), LastError: ts.lastError, LastAck: ts.lastAck,
 	}
 	names := map[string]struct{}{}
@@ -72,10 +72,14 @@ func (c *core) resourceStatus(ts *typeState, name string, flight map[string]stri
 	}
 	st.Version = r.Version
 	q, nacked := ts.nacked[name]
+	f, fallen := ts.fallen[name]
 	coming, flying := flight[name]
 	switch {
 	case nacked && q.version == r.Version:
 		st.State, st.Error = StateNacked, q.detail
+	case fallen && held && h.version == r.Version:
+		// It has what is most important, and not all that it is to have.
+		st.State, st.Error = StateNacked, f.detail
 	case held && h.version == r.Version && (!flying || coming == r.Version):
 		st.State = StateAcked
 	case flying && coming == r.Version:

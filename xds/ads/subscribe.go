@@ -56,6 +56,10 @@ func (c *core) onDelta(req *discoveryv3.DeltaDiscoveryRequest, now time.Time) (*
 		if n != "" && n != wildcard && version != "" {
 			ts.held[n] = holding{version: version}
 		}
+		if max(len(n), len(version)) > maxName {
+			return nil, errLongName(n + version)
+		}
+		ts.claimed += perName + len(n) + len(version)
 	}
 	force := first && c.forceEndpoints && ts.url == resource.EndpointType
 	for _, n := range subscribe {
@@ -78,6 +82,9 @@ func (c *core) onDelta(req *discoveryv3.DeltaDiscoveryRequest, now time.Time) (*
 	}
 	if len(subscribe)+len(req.GetResourceNamesUnsubscribe()) > 0 {
 		ts.dirty = true
+	}
+	if len(subscribe)+len(initial)+len(req.GetResourceNamesUnsubscribe()) == 0 {
+		return ev, nil
 	}
 	return ev, ts.bounded()
 }
@@ -111,11 +118,23 @@ func (ts *typeState) unsubscribe(name string) {
 	ts.forget(name)
 }
 
+// bounded measures what the client has named, and says when that is too much.
 func (ts *typeState) bounded() error {
+	ts.size = ts.claimed
+	for n := range ts.names {
+		ts.size += perName + len(n)
+		if len(n) > maxName {
+			return errLongName(n)
+		}
+	}
 	if n := max(len(ts.names), len(ts.held)); n > maxNamesPerType {
 		return status.Errorf(codes.ResourceExhausted, "a stream may name at most %d resources of type %s, this one named %d", maxNamesPerType, ts.url, n)
 	}
 	return nil
+}
+
+func errLongName(s string) error {
+	return status.Errorf(codes.ResourceExhausted, "a resource's name or version has %d bytes, at most %d are taken", len(s), maxName)
 }
 
 // onSotw takes one state-of-the-world request. Its names are the whole

@@ -37,6 +37,10 @@ type Resource struct {
 	// Urgent marks a listener that carries authorization: where the client
 	// already holds a version of it, a change waits for nothing (DESIGN 3).
 	Urgent bool
+	// Fallback, of the same name, is sent in place of this one to a client that holds another
+	// version and has rejected this one: what must reach it, without what it may have no use
+	// for.
+	Fallback *Resource
 }
 
 // Ref names another resource.

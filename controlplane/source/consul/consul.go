@@ -16,6 +16,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -350,14 +351,28 @@ func (s *Source) latestPolicy(u *source.Update) {
 	u.DefaultAllow = &allow
 }
 
-// defaultAllow asks about two services that nobody has named. A wildcard
-// intention answers for them; then the default never applies either.
+// policyTime bounds the questions for the default. They do not block, and an agent that takes
+// them and never answers must not keep the next one from being asked.
+const policyTime = 30 * time.Second
+
+// defaultAllow asks about two services that nobody has named. Where a wildcard intention
+// answers for them, Consul does not tell its default, and it is taken to be deny. It still
+// decides: about a request that none of a source's Permissions is for, and about a peer that is
+// no service; neither is meant by a wildcard that allows.
 func (s *Source) defaultAllow(ctx context.Context) (bool, error) {
-	const nobody = "hauberk-probe-c3b1f0a2"
-	allowed, _, err := s.client.Connect().IntentionCheck(&api.IntentionCheck{Source: nobody, Destination: nobody},
-		(&api.QueryOptions{RequireConsistent: true}).WithContext(ctx))
+	const nobody, what = "hauberk-probe-c3b1f0a2", "the default intention policy"
+	ctx, cancel := context.WithTimeout(ctx, policyTime)
+	defer cancel()
+	opts := (&api.QueryOptions{RequireConsistent: true}).WithContext(ctx)
+	// First, so that a wildcard that goes meanwhile is not taken for the default.
+	match, _, err := s.client.Connect().IntentionMatch(&api.IntentionMatch{By: api.IntentionMatchDestination, Names: []string{nobody}}, opts)
 	if err != nil {
-		return false, asRefusal("the default intention policy", serviceRule, err)
+		return false, asRefusal(what, serviceRule, err)
 	}
-	return allowed, nil
+	allowed, _, err := s.client.Connect().IntentionCheck(&api.IntentionCheck{Source: nobody, Destination: nobody}, opts)
+	if err != nil {
+		return false, asRefusal(what, serviceRule, err)
+	}
+	answers := func(i *api.Intention) bool { return i.SourceName == catalog.Wildcard }
+	return allowed && !slices.ContainsFunc(match[nobody], answers), nil
 }

@@ -311,14 +311,16 @@ func TestTokens(t *testing.T) {
 	r.Never("a loss", 2*time.Second, func(s sourcetest.State) bool { return !whole(s) })
 }
 
-// TestDefaultFollowsTheWildcard: while `* -> *` allows, it answers for the
-// default too; deleting it must not leave its answer behind.
+// TestDefaultFollowsTheWildcard: while `* -> *` allows, it answers in place of the
+// default, which is to deny; neither is taken for the other.
 func TestDefaultFollowsTheWildcard(t *testing.T) {
 	w := newWorld(t, startConsul(t, true))
 	w.PutEntry(&api.ServiceIntentionsConfigEntry{Kind: api.ServiceIntentions, Name: "*",
 		Sources: []*api.SourceIntention{{Name: "*", Action: api.IntentionActionAllow}}})
 	r := sourcetest.Start(t, w.source(w.server.ManagementToken))
-	r.Until("the wildcard", func(s sourcetest.State) bool { return len(s.Entries) == 1 })
+	if s := r.Until("the wildcard", func(s sourcetest.State) bool { return len(s.Entries) == 1 }); s.DefaultAllow {
+		t.Error("what a wildcard allows is taken for the default")
+	}
 	w.DeleteEntry(api.ServiceIntentions, "*")
 	if s := r.Until("its deletion", func(s sourcetest.State) bool { return len(s.Entries) == 0 }); s.DefaultAllow {
 		t.Error("the wildcard is gone and everything is still allowed")

@@ -36,14 +36,18 @@ const reprobe = time.Hour
 
 func (s *Source) watchKind(ctx context.Context, kind string, st *kindState) {
 	what := "config entries " + kind
-	s.loop(ctx, what, st.index, func(ctx context.Context, index uint64) (uint64, error) {
+	s.loop(ctx, what, st.index, func(read context.Context, index uint64) (uint64, error) {
 		if st.unsupported {
 			if err := pause(ctx, reprobe); err != nil {
 				return 0, err
 			}
+			// The time for reading is long over.
+			var cancel context.CancelFunc
+			read, cancel = s.bounded(ctx)
+			defer cancel()
 			index = 0
 		}
-		u, err := s.readKind(ctx, kind, st, index)
+		u, err := s.readKind(read, kind, st, index)
 		if err != nil {
 			return 0, err
 		}
@@ -51,7 +55,7 @@ func (s *Source) watchKind(ctx context.Context, kind string, st *kindState) {
 		if kind == api.ServiceIntentions && touchesWildcard(u) {
 			// The probe for the default sees the wildcard in its place; what it
 			// saw of one that is gone must not outlive it.
-			allow := s.defaultAfterWildcard(ctx)
+			allow := s.defaultAfterWildcard(read)
 			u.DefaultAllow = &allow
 		}
 		if u.Reconnected || len(u.Entries)+len(u.DeletedEntries)+len(u.Broken) > 0 {

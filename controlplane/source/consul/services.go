@@ -323,15 +323,15 @@ func (s *Source) release(w *serviceWatch) {
 func (s *Source) watchService(ctx context.Context, w *serviceWatch, index uint64) {
 	what := "service " + w.name
 	known := index > 0
-	s.loop(ctx, what, index, func(ctx context.Context, index uint64) (uint64, error) {
-		opts := s.query(ctx, index)
+	s.loop(ctx, what, index, func(read context.Context, index uint64) (uint64, error) {
+		opts := s.query(read, index)
 		if known && !s.mayBlock(w) {
 			opts.WaitIndex, opts.WaitTime = 0, 0
-			if err := pause(ctx, pollEvery-rand.N(pollEvery/5)); err != nil {
+			if err := pause(read, pollEvery-rand.N(pollEvery/5)); err != nil {
 				return 0, err
 			}
 		}
-		entries, next, err := s.entries(ctx, w.name, index, opts)
+		entries, next, err := s.entries(read, w.name, index, opts)
 		if err != nil {
 			return 0, err
 		}

@@ -33,9 +33,17 @@ func (s *Source) ask(ctx context.Context, known uint64, opts *api.QueryOptions, 
 	return meta, err
 }
 
+// bounded is the time that a read may take. The server adds up to a sixteenth to the wait; past
+// that it is gone.
+func (s *Source) bounded(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(ctx, s.wait+s.wait/16+15*time.Second)
+}
+
 // loop calls read with the index of its last answer until ctx ends, by the rules
 // of blocking queries: an index that goes back starts anew, zero counts as one,
-// a burst of wake-ups is slowed down, errors back off. Errors keep what is known.
+// a burst of wake-ups is slowed down, errors back off. Errors keep what is known. The context
+// of read is for reading: what was read must be delivered however long that takes, for it is
+// not read again.
 func (s *Source) loop(ctx context.Context, what string, index uint64, read func(context.Context, uint64) (uint64, error)) {
 	limit := rate.NewLimiter(rate.Every(100*time.Millisecond), 10)
 	retry := newBackoff()
@@ -43,8 +51,7 @@ func (s *Source) loop(ctx context.Context, what string, index uint64, read func(
 		if limit.Wait(ctx) != nil {
 			return
 		}
-		// The server adds up to a sixteenth to the wait; past that it is gone.
-		bounded, cancel := context.WithTimeout(ctx, s.wait+s.wait/16+15*time.Second)
+		bounded, cancel := s.bounded(ctx)
 		next, err := read(bounded, index)
 		cancel()
 		if ctx.Err() != nil {

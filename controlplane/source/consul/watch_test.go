@@ -183,6 +183,8 @@ func (a *oddAgent) RoundTrip(r *http.Request) (*http.Response, error) {
 		body = string(list)
 	case strings.HasPrefix(r.URL.Path, "/v1/health/service/") && r.URL.Path != "/v1/health/service/api":
 		code, body = http.StatusBadRequest, "invalid path"
+	case r.URL.Path == "/v1/connect/intentions/match":
+		body = "{}"
 	case r.URL.Path == "/v1/connect/intentions/check":
 		body = `{"Allowed":true}`
 	}
@@ -259,14 +261,36 @@ func TestOnlyALossIsALoss(t *testing.T) {
 }
 
 // policyAgent answers the probe for the default as check says.
-type policyAgent struct{ check func() bool }
-
-func (a *policyAgent) RoundTrip(r *http.Request) (*http.Response, error) {
-	return &http.Response{StatusCode: http.StatusOK, Header: http.Header{},
-		Body: io.NopCloser(strings.NewReader(fmt.Sprintf(`{"Allowed":%v}`, a.check()))), Request: r}, nil
+type policyAgent struct {
+	check func() bool
+	match string // the intentions that match, empty for none
 }
 
+func (a *policyAgent) RoundTrip(r *http.Request) (*http.Response, error) {
+	body := "{}"
+	if r.URL.Path == "/v1/connect/intentions/check" {
+		body = fmt.Sprintf(`{"Allowed":%v}`, a.check())
+	} else if a.match != "" {
+		body = fmt.Sprintf(`{%q:[%s]}`, r.URL.Query().Get("name"), a.match)
+	}
+	return answer(r, http.StatusOK, body), nil
+}
+
+func answer(r *http.Request, code int, body string) *http.Response {
+	return &http.Response{StatusCode: code, Header: http.Header{"X-Consul-Index": {"7"}}, Body: io.NopCloser(strings.NewReader(body)), Request: r}
+}
+
+type agentFunc func(*http.Request) (*http.Response, error)
+
+func (f agentFunc) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
 func watchPolicyOf(t *testing.T, s *Source, agent *policyAgent) {
+	t.Helper()
+	watchOf(t, s, agent, s.watchPolicy)
+}
+
+// watchOf runs a watch against an agent until the test ends.
+func watchOf(t *testing.T, s *Source, agent http.RoundTripper, watch func(context.Context)) {
 	t.Helper()
 	var err error
 	if s.client, err = api.NewClient(&api.Config{HttpClient: &http.Client{Transport: agent}}); err != nil {
@@ -274,11 +298,136 @@ func watchPolicyOf(t *testing.T, s *Source, agent *policyAgent) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
-	wg.Go(func() { s.watchPolicy(ctx) })
+	wg.Go(func() { watch(ctx) })
 	t.Cleanup(func() {
 		cancel()
 		wg.Wait()
 	})
+}
+
+// TestAWildcardIsNotTheDefault: where a wildcard intention allows the probe, the default may
+// still be to deny, and what a source's Permissions do not allow must not be allowed by it.
+func TestAWildcardIsNotTheDefault(t *testing.T) {
+	s, err := New(Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		match string
+		want  bool
+	}{
+		{``, true},
+		{`{"SourceName":"web","DestinationName":"*","Action":"allow"}`, true},
+		{`{"SourceName":"web","DestinationName":"*","Action":"deny"},{"SourceName":"*","DestinationName":"*","Action":"allow"}`, false},
+	} {
+		agent := &policyAgent{check: func() bool { return true }, match: c.match}
+		if s.client, err = api.NewClient(&api.Config{HttpClient: &http.Client{Transport: agent}}); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := s.defaultAllow(t.Context()); err != nil || got != c.want {
+			t.Errorf("allowed, with the intentions %q: %v, %v, want %v", c.match, got, err, c.want)
+		}
+	}
+}
+
+const aDeny = `[{"Kind":"service-intentions","Name":"api","Sources":[{"Name":"web","Action":"deny","Precedence":9,"Type":"consul"}],"CreateIndex":1,"ModifyIndex":1}]`
+
+// TestAKindThatTheServerLearns: a server is asked again, in time, for a kind that it did not
+// know, and that is no loss of the server.
+func TestAKindThatTheServerLearns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, err := New(Config{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		began := time.Now()
+		watchOf(t, s, agentFunc(func(r *http.Request) (*http.Response, error) {
+			if time.Since(began) < reprobe {
+				return answer(r, http.StatusBadRequest, "invalid config entry kind: service-intentions"), nil
+			}
+			if r.URL.Query().Get("index") != "" {
+				<-r.Context().Done()
+				return nil, r.Context().Err()
+			}
+			return answer(r, http.StatusOK, aDeny), nil
+		}), func(ctx context.Context) { s.watchKind(ctx, api.ServiceIntentions, &kindState{}) })
+		select {
+		case u := <-s.updates:
+			if len(u.Entries) != 1 || u.Reconnected {
+				t.Errorf("%+v, want the entry and no reconnection", u)
+			}
+		case <-time.After(2 * reprobe):
+			t.Errorf("the server was never asked again; status %v", s.Status().Errors)
+		}
+	})
+}
+
+// TestReadIsDelivered: what was read is not read again, so it is delivered though the time for
+// reading it ends meanwhile.
+func TestReadIsDelivered(t *testing.T) {
+	for what, run := range map[string]func(*Source, context.Context) (delivered func() bool){
+		"entries": func(s *Source, ctx context.Context) func() bool {
+			go s.watchKind(ctx, api.ServiceIntentions, &kindState{index: 1})
+			return func() bool {
+				select {
+				case u := <-s.updates:
+					return len(u.Entries) == 1
+				case <-time.After(time.Minute):
+					return false
+				}
+			}
+		},
+		"instances": func(s *Source, ctx context.Context) func() bool {
+			w := &serviceWatch{name: "api"}
+			go s.watchService(ctx, w, 1)
+			return func() bool {
+				select {
+				case r := <-s.reports:
+					return r.watch == w
+				case <-time.After(time.Minute):
+					return false
+				}
+			}
+		},
+	} {
+		t.Run(what, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s, err := New(Config{})
+				if err != nil {
+					t.Fatal(err)
+				}
+				s.secure = true
+				const late = time.Second
+				first := true
+				if s.client, err = api.NewClient(&api.Config{HttpClient: &http.Client{Transport: agentFunc(func(r *http.Request) (*http.Response, error) {
+					if !first {
+						<-r.Context().Done()
+						return nil, r.Context().Err()
+					}
+					first = false
+					end, _ := r.Context().Deadline()
+					time.Sleep(time.Until(end) - late)
+					body := "[]"
+					if strings.HasPrefix(r.URL.Path, "/v1/config/") {
+						body = aDeny
+					}
+					return answer(r, http.StatusOK, body), nil
+				})}}); err != nil {
+					t.Fatal(err)
+				}
+				ctx, cancel := context.WithCancel(t.Context())
+				defer cancel()
+				delivered := run(s, ctx)
+				// Nobody takes it until long after.
+				time.Sleep(s.wait + s.wait/16 + time.Minute)
+				if !delivered() {
+					t.Error("it is lost")
+				}
+				cancel()
+				synctest.Wait()
+			})
+		})
+	}
 }
 
 // TestTheProbeReconnects: the first answer after a loss says so whichever watch

@@ -183,7 +183,7 @@ func Login(ctx context.Context, dir, token string) (*svid.SVID, error) {
 // notAnOperator is what a node's token leads to. The token is used up, and what
 // it brought must not stay.
 func notAnOperator(dir string, id spiffeid.ID) error {
-	return errors.Join(fmt.Errorf("the token is for %s, not for an operator: it is used up; make one with `hauberk token create --role operator`", id), os.RemoveAll(dir))
+	return errors.Join(fmt.Errorf("the token is for %s, not for an operator: it is used up; make one with `hauberk token create --role operator`", id), agent.Forget(dir))
 }
 
 func isOperator(id spiffeid.ID) bool {
@@ -201,5 +201,5 @@ func Forget(dir string) error {
 	if !isOperator(a.NodeID()) {
 		return fmt.Errorf("%s holds no operator's identity and is left as it is: %w", dir, ErrNotLoggedIn)
 	}
-	return os.RemoveAll(dir)
+	return agent.Forget(dir)
 }
