@@ -7,7 +7,6 @@ import (
 	"go/parser"
 	"go/token"
 	"path/filepath"
-	"strings"
 	"testing"
 )
 
@@ -94,7 +93,7 @@ func namesOf(path string, f *ast.File) testFile {
 	// Blank declarations have no users: what they check is not wanted.
 	delete(out.declares, "_")
 	ast.Inspect(f, func(n ast.Node) bool {
-		if id, ok := n.(*ast.Ident); ok && !strings.HasPrefix(id.Name, "Test") {
+		if id, ok := n.(*ast.Ident); ok {
 			out.uses[id.Name] = true
 		}
 		return true
