@@ -15,6 +15,7 @@ func TestCondemnedWhileReleased(t *testing.T) {
 	for name, condemn := range map[string]func(m *Manager, h *Host){
 		"its host was ejected":  func(_ *Manager, h *Host) { h.retireConns() },
 		"its trust was lost":    func(m *Manager, _ *Host) { m.CloseConns(ofWeb) },
+		"its host has moved":    func(_ *Manager, h *Host) { move(h) },
 		"what is of others was": func(m *Manager, _ *Host) { m.CloseConns(func(string, *stream.Info) bool { return false }) },
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -28,22 +29,11 @@ func TestCondemnedWhileReleased(t *testing.T) {
 			p := conn.pool
 			p.mu.Lock()
 			done := make(chan struct{})
-			waits := func(who string) {
-				waitFor(t, func() bool {
-					stacks := make([]byte, 1<<20)
-					for _, g := range strings.Split(string(stacks[:runtime.Stack(stacks, true)]), "\n\n") {
-						if strings.Contains(g, who) && strings.Contains(g, "sync.(*Mutex).Lock") {
-							return true
-						}
-					}
-					return false
-				})
-			}
 			condemned := make(chan struct{})
 			go func() { defer close(condemned); condemn(m, h) }()
-			waits("cluster.TestCondemnedWhileReleased") // the first to get the lock
+			waitsForLock(t, "cluster.TestCondemnedWhileReleased") // the first to get the lock
 			go func() { defer close(done); conn.Release() }()
-			waits("ReleaseRead")
+			waitsForLock(t, "ReleaseRead")
 			p.mu.Unlock()
 			<-condemned
 			<-done
@@ -51,6 +41,49 @@ func TestCondemnedWhileReleased(t *testing.T) {
 				t.Errorf("the next request gets %v", got)
 			} else if got != nil {
 				_ = got.Close()
+			}
+		})
+	}
+}
+
+// waitsForLock returns when the goroutine with a function of that name on its stack waits for a lock.
+func waitsForLock(t *testing.T, function string) {
+	t.Helper()
+	waitFor(t, func() bool {
+		stacks := make([]byte, 1<<20)
+		for _, g := range strings.Split(string(stacks[:runtime.Stack(stacks, true)]), "\n\n") {
+			if strings.Contains(g, function) && strings.Contains(g, "sync.(*Mutex).Lock") {
+				return true
+			}
+		}
+		return false
+	})
+}
+
+// TestMovedWhileReleased: a connection that is given back after its host moved, and after what was
+// idle there was closed for that, is not left among the idle ones.
+func TestMovedWhileReleased(t *testing.T) {
+	for name, change := range map[string]func(h *Host){
+		"moved": func(h *Host) { to := *h.target.Load(); h.target.Store(&to) },
+		"gone":  func(h *Host) { h.gone.Store(true) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := newManager(t, Options{})
+			h := mustUpdate(t, m, &Config{Name: "c", Endpoints: hosts("c", newServer(t).addr)}).hosts()[0]
+			conn, err := h.Acquire(withTimeout(5*time.Second), "web", nil, false, DefaultPriority, monotonic(), 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			p := conn.pool
+			p.mu.Lock()
+			done := make(chan struct{})
+			go func() { defer close(done); conn.Release() }()
+			waitsForLock(t, "ReleaseRead")
+			change(h) // the lock is held, and nothing is idle: as when closeIdle was here
+			p.mu.Unlock()
+			<-done
+			if p.idleCount() != 0 || !conn.closed.Load() {
+				t.Errorf("%d are idle; closed: %v", p.idleCount(), conn.closed.Load())
 			}
 		})
 	}
@@ -68,6 +101,7 @@ func TestCondemnedWhileSwept(t *testing.T) {
 	for name, condemn := range map[string]func(m *Manager, h *Host){
 		"its host was ejected":  func(_ *Manager, h *Host) { h.retireConns() },
 		"its trust was lost":    func(m *Manager, _ *Host) { m.CloseConns(ofWeb) },
+		"its host has moved":    func(_ *Manager, h *Host) { move(h) },
 		"what is of others was": func(m *Manager, _ *Host) { m.CloseConns(func(string, *stream.Info) bool { return false }) },
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -88,4 +122,11 @@ func TestCondemnedWhileSwept(t *testing.T) {
 			}
 		})
 	}
+}
+
+// move gives a host another address, as a name that resolves to another does.
+func move(h *Host) {
+	to := *h.target.Load()
+	h.target.Store(&to)
+	h.closeIdle()
 }

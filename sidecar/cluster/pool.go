@@ -443,14 +443,10 @@ func (c *Conn) Release() {
 // was read at a time in the terms of package clock.
 func (c *Conn) ReleaseRead(at int64) {
 	p := c.pool
-	cfg := p.host.cluster.cfg.Load()
-	if !p.host.usable() || !c.currentIn(cfg) || c.spent(cfg, at) {
-		_ = c.CloseUnused()
-		return
-	}
 	c.idleSince = at
 	p.mu.Lock()
-	if c.condemned.Load() { // under the lock that it is condemned under
+	// Under the lock: whoever makes it unwanted looks among the idle ones after that.
+	if c.unwanted() || c.spent(p.host.cluster.cfg.Load(), at) {
 		p.mu.Unlock()
 		_ = c.CloseUnused()
 		return
@@ -464,10 +460,12 @@ func (c *Conn) ReleaseRead(at int64) {
 	}
 	p.idle = append(p.idle, c)
 	p.mu.Unlock()
-	// The host may have been retired between the look and the append.
-	if !p.host.usable() {
-		p.closeIdle()
-	}
+}
+
+// unwanted tells that the connection is not to be pooled: it was condemned, or it is to where its
+// host is not, or with terms that are in force no more. pool.mu is held.
+func (c *Conn) unwanted() bool {
+	return c.condemned.Load() || !c.pool.host.usable() || !c.current()
 }
 
 // Close ends the connection, on which a request, or bytes, may be under way.
@@ -567,21 +565,18 @@ func (p *pool) sweep(now, limit int64) {
 		return
 	}
 	p.mu.Lock()
-	// Whoever condemned some meanwhile did not find them among the idle ones.
-	good, condemned := keep[:0], []*Conn(nil)
+	// Whoever made some unwanted meanwhile did not find them among the idle ones.
+	good, unwanted := keep[:0], []*Conn(nil)
 	for _, c := range keep {
-		if c.condemned.Load() {
-			condemned = append(condemned, c)
+		if c.unwanted() {
+			unwanted = append(unwanted, c)
 		} else {
 			good = append(good, c)
 		}
 	}
 	p.idle = slices.Insert(p.idle, 0, good...)
 	p.mu.Unlock()
-	for _, c := range condemned {
+	for _, c := range unwanted {
 		_ = c.CloseUnused()
-	}
-	if !p.host.usable() {
-		p.closeIdle()
 	}
 }
