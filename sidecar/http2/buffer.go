@@ -7,7 +7,7 @@ import (
 )
 
 // inputSize holds any whole frame, and several of the usual size.
-const inputSize = 32 << 10
+const inputSize = 64 << 10
 
 var inputs = sync.Pool{New: func() any { return new([inputSize]byte) }}
 

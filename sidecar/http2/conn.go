@@ -74,6 +74,7 @@ type conn struct {
 	lifted atomic.Int64
 
 	pipes *Stream // marked as piping by the reader, until that is over
+	pours *Stream // as well, to sinks
 
 	peerWindow int64     // initial window of new streams
 	senders    sendQueue // DATA, waiting for the connection's window or for room

@@ -67,7 +67,7 @@ func (s *Stream) keep(p []byte) {
 	if s.c.server != nil {
 		s.c.came.Add(uint64(len(p)))
 	}
-	if s.pipeTo == nil || s.in.n > 0 || !s.unread.add(p) {
+	if s.pipeTo == nil && s.sink == nil || s.in.n > 0 || !s.unread.add(p) {
 		s.settle()
 		s.in.append(p, &s.c.bulk)
 	}

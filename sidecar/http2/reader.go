@@ -268,9 +268,13 @@ func (c *conn) frame(h *frameHeader, p []byte) *ConnError {
 func (c *conn) endBatch() *ConnError {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	alone := c.toWake != nil && c.toWake.wnext == nil
 	for s := c.toWake; s != nil; s = c.toWake {
 		c.toWake = s.wnext // a fault here leaves the others to finish
 		switch {
+		case s.pourable(alone):
+			s.piping, s.passed, s.poured = true, false, 0
+			s.wnext, c.pours = c.pours, s
 		case s.pipeable():
 			s.piping, s.passed, s.flight, s.in = true, false, s.in, received{}
 			s.wnext, c.pipes = c.pipes, s
@@ -296,6 +300,9 @@ func (c *conn) endBatch() *ConnError {
 	}
 	if c.pipes != nil {
 		c.pass()
+	}
+	if c.pours != nil {
+		c.pour()
 	}
 	if c.w.urgent {
 		c.flush(false)

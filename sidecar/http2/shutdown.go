@@ -20,10 +20,12 @@ func (c *conn) finish(err *ConnError) error {
 		s.settle()
 		s.readable()
 	}
-	for s := c.pipes; s != nil; s = c.pipes {
-		c.pipes = s.wnext
-		s.land()
-		s.readable()
+	for _, list := range []**Stream{&c.pipes, &c.pours} {
+		for s := *list; s != nil; s = *list {
+			*list = s.wnext
+			s.land()
+			s.readable()
+		}
 	}
 	err = c.err // the first counts
 	c.keeper.stop()

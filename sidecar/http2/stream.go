@@ -79,8 +79,13 @@ type streamState struct {
 	tap    Tap
 	unread unread
 	flight received
-	piping bool // unread, flight, passed and the list are the reader's
+	piping bool // unread, flight, passed, poured and the list are the reader's
 	passed bool
+
+	// Pour's: where to, that it takes no more, and what it took.
+	sink   stream.Sink
+	sated  bool
+	poured int
 
 	orphan bool // over, and to be recycled by the reader
 

@@ -33,6 +33,7 @@ var (
 	_ stream.ReadyReader = (*Tunnel)(nil)
 	_ stream.ChunkReader = (*Tunnel)(nil)
 	_ stream.Pollable    = (*Tunnel)(nil)
+	_ stream.Pourer      = (*Tunnel)(nil)
 	_ stream.Aborter     = (*Tunnel)(nil)
 )
 

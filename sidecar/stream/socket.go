@@ -42,6 +42,23 @@ type TryWriter interface {
 	TryWrite(p []byte) (n int, done bool, err error)
 }
 
+// Pourer is a stream whose bytes somebody else reads, for many streams, who can pass them on without
+// waking this one's reader.
+type Pourer interface {
+	// Pour has what arrives given to a sink, and waits, for as long as that takes all of it at once and
+	// nothing else is to be told. Read then has what it did not take, and how the stream ended. Pour is for
+	// the reader, in place of Read, and obeys the read deadline; the sink is nobody's when it returns.
+	Pour(to Sink)
+}
+
+// Sink takes bytes as they arrive.
+type Sink interface {
+	// Take takes what it can of the pieces at once, in their order, and tells how many bytes that were;
+	// with more it is there for what comes next. It must neither
+	// wait nor close a stream, and keep nothing of the pieces.
+	Take(pieces [][]byte) (n int, more bool)
+}
+
 // Exchanger is a stream that can write a request and wait for the answer
 // with one system call less. It is only for a peer that speaks when spoken to.
 type Exchanger interface {

@@ -282,12 +282,12 @@ func (r *relay) copy(h *half) error {
 	l := lease{size: smallBuffer, most: r.p.most}
 	defer l.DropBuffer()
 	read := newSource(h.src, &l)
-	splicer := newSplicer(h.dst, h.src, &l.share, r.p.most)
+	splicer, pour := newSplicer(h.dst, h.src, &l.share, r.p.most), newPour(r, h)
 	bulk := 0 // bytes that came in reads which filled their buffer, in a row
 	if h == &r.toUp && r.first != nil {
 		// Who was ended since the first words were said says nothing.
 		if r.c.Ended() == nil && !r.write(h, r.first.data) {
-			splicer = nil
+			splicer, pour = nil, nil
 		}
 		r.first.drop()
 		r.first = nil
@@ -308,13 +308,19 @@ func (r *relay) copy(h *half) error {
 			bulk = 0
 			continue
 		}
+		if pour != nil && !pour.run() {
+			pour = nil
+		}
+		if h.over {
+			break
+		}
 		l.share.Turn()
 		chunk, err := read.next()
 		l.share.Spend(len(chunk))
 		if n := len(chunk); n > 0 && !h.gone {
 			switch {
 			case !r.write(h, chunk):
-				splicer = nil
+				splicer, pour = nil, nil
 			case l.filled(n):
 				bulk += n
 				l.grow()
