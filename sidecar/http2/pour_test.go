@@ -40,6 +40,13 @@ func (k *tank) Take(pieces [][]byte) (n int, more bool) {
 	return n, !k.stop
 }
 
+// onTake has f called with each that is taken, and nil nothing.
+func (k *tank) onTake(f func()) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.then = f
+}
+
 func (k *tank) has() []byte {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -196,9 +203,9 @@ func TestPourEnds(t *testing.T) {
 				near, far, returned := poured(t, k)
 				switch {
 				case end == nil:
-					k.then = func() { panic("a fault of the sink") }
+					k.onTake(func() { panic("a fault of the sink") })
 				case within:
-					k.then = func() {
+					k.onTake(func() {
 						var wg sync.WaitGroup
 						wg.Go(func() { end(near, far) })
 						t.Cleanup(wg.Wait) // who closes the connection waits for its reader
@@ -207,7 +214,7 @@ func TestPourEnds(t *testing.T) {
 							defer near.s.c.mu.Unlock()
 							return near.s.err != nil || near.s.stopRead || name == "reset"
 						})
-					}
+					})
 				default:
 					end(near, far)
 				}
@@ -224,7 +231,7 @@ func TestPourEnds(t *testing.T) {
 						t.Error(err)
 					}
 					_ = near.SetReadDeadline(time.Time{})
-					k.then = nil
+					k.onTake(nil)
 					again := pour(t, near, k)
 					mustWrite(t, far, "def")
 					eventually(t, "it does not go on", func() bool { return bytes.HasSuffix(k.has(), []byte("def")) })
