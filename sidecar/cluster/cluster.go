@@ -285,6 +285,10 @@ func (t Type) listsHosts() bool { return t != Aggregate && t != OriginalDestinat
 
 // assignmentOf are the hosts by settings, where they are of an EDS cluster, those of a. c.mu is
 // held.
+// repeats tells whether an address that is named again is another host, as in Envoy: it has as many
+// shares of the requests as it is named.
+func (t Type) repeats() bool { return t == Static || t == StrictDNS }
+
 func (c *Cluster) assignmentOf(s *settings, a *Assignment) *Assignment {
 	switch s.Type {
 	case Static:

@@ -64,7 +64,7 @@ func (s *checkState) String() string {
 
 // isChecked tells whether a host's checks are to run.
 func (c *Cluster) isChecked(h *Host, s *settings) bool {
-	return s.HealthCheck != nil && !c.removed && !h.Endpoint().check().Disabled && c.member(h.key) == h
+	return s.HealthCheck != nil && !c.removed && !h.Endpoint().check().Disabled && c.has(h)
 }
 
 // syncChecks starts and ends the checks of hosts that came, went or are checked
