@@ -305,6 +305,11 @@ func (p *pool) dialBytes(ctx context.Context, s telemetry.Shard) (*Conn, error) 
 		return nil, p.failed(OverflowPending, nil)
 	}
 	p.mu.Lock()
+	if p.dismissed {
+		p.mu.Unlock()
+		p.uncount()
+		return nil, p.failed(Outdated, nil)
+	}
 	if p.hostFull() && !p.sparedBytes(s) {
 		p.mu.Unlock()
 		return nil, p.noRoom(s, p.failed(OverflowConnections, nil)) // another host may have room

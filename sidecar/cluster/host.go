@@ -322,6 +322,7 @@ func (h *Host) sweepIdle(now, limit int64) {
 			p.tidy()
 		}
 	}
+	h.dismissPools(now)
 }
 
 func (h *Host) closeMatching(match func(source string, info *stream.Info) bool) int {

@@ -256,6 +256,10 @@ func (p *pool) connectShared(ctx context.Context, want protocol, s telemetry.Sha
 			return nil, p.canceled(ctx, s)
 		}
 		if p.multiplexed.declined.Load() {
+		if p.dismissed {
+			p.mu.Unlock()
+			return nil, p.failed(Outdated, nil)
+		}
 			return nil, nil
 		}
 	}

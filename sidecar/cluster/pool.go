@@ -30,6 +30,10 @@ type pool struct {
 	// unclaimed are those among them that their requests left, and that waiters may have.
 	unclaimed int
 	waiting   []*waiter
+	// emptySince is when it was found to have nothing, 0 for never since it had something; and dismissed
+	// that it is not its host's any more.
+	emptySince int64
+	dismissed  bool
 
 	multiplexed multiplexed
 
@@ -282,6 +286,9 @@ func (p *pool) tryReserve(limit int, s telemetry.Shard, was *waiter) (*Conn, *wa
 	defer p.mu.Unlock()
 	if p.unclaimed > len(p.waiting) && len(p.idle) == 0 {
 		return nil, p.queue(was) // a connection is being made that nobody waits for
+	}
+	if p.dismissed {
+		return nil, p.refused()
 	}
 	b, _ := p.breaker()
 	n := b.conns.Add(1)
