@@ -296,13 +296,13 @@ func (k *checker) settled(alpn string) protocol {
 func (k *checker) speaks() protocol {
 	switch {
 	case k.byALPN():
-		return protocolBytes
+		return protocolCheck
 	case k.cfg.GRPC != nil || k.cfg.HTTP != nil && k.cfg.HTTP.HTTP2:
 		return protocolHTTP2
 	case k.cfg.HTTP != nil:
 		return protocolHTTP1
 	}
-	return protocolBytes
+	return protocolCheck
 }
 
 func (k *checker) drop() {

@@ -221,7 +221,10 @@ func (p *pool) connect(ctxOf func() (context.Context, context.CancelFunc), s tel
 			conn.leave()
 			continue
 		}
-		was = w
+		if was = w; !protocolHTTP1.configured(c.cfg.Load()) { // after whoever changed that told those that wait
+			p.giveUp(w)
+			return nil, p.failed(Outdated, nil)
+		}
 		select {
 		case conn := <-w.ready:
 			switch {
@@ -284,11 +287,11 @@ func (p *pool) tryReserve(limit int, s telemetry.Shard, was *waiter) (*Conn, *wa
 	c := p.host.cluster
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.unclaimed > len(p.waiting) && len(p.idle) == 0 {
-		return nil, p.queue(was) // a connection is being made that nobody waits for
-	}
 	if p.dismissed {
 		return nil, p.refused()
+	}
+	if p.unclaimed > len(p.waiting) && len(p.idle) == 0 {
+		return nil, p.queue(was) // a connection is being made that nobody waits for
 	}
 	b, _ := p.breaker()
 	n := b.conns.Add(1)
@@ -313,7 +316,7 @@ func (p *pool) tryReserve(limit int, s telemetry.Shard, was *waiter) (*Conn, *wa
 
 func (p *pool) dialReserved(ctx context.Context, s telemetry.Shard, want protocol) (*Conn, error) {
 	m := p.host.cluster.m
-	u := m.dials.begin()
+	u, cuts := m.dials.begin(), p.host.cuts.Load()
 	conn, err := p.dial(ctx, s, want)
 	if err == nil { // before it is among all: it may be closed at once
 		p.host.gained()
@@ -337,6 +340,10 @@ func (p *pool) dialReserved(ctx context.Context, s telemetry.Shard, want protoco
 	if withdrawn := m.dials.end(u); err == nil && covers(withdrawn, p.source, conn.Info()) {
 		_ = conn.CloseUnused()
 		return nil, p.failed(TLSFailure, errWithdrawn)
+	}
+	if err == nil && (want == protocolBytes || want == protocolTunnel) && p.host.cuts.Load() != cuts {
+		_ = conn.CloseUnused()
+		return nil, p.failed(ConnectRefused, errFailing)
 	}
 	if err != nil {
 		p.uncount()
