@@ -424,6 +424,7 @@ type held struct {
 	from    string
 	refused bool
 	of      string // its cluster
+	relayed bool   // as bytes, which are no requests
 }
 
 // hold begins a long request at each listener, and returns what tells how they ended.
@@ -431,7 +432,7 @@ func (p *peer) hold(g *ground, step string) (finish func() map[string]held) {
 	type one struct {
 		*link
 		rest io.Reader
-		of   string
+		h    http.Header
 	}
 	begun := map[string]one{}
 	gate := make(chan struct{})
@@ -453,7 +454,7 @@ func (p *peer) hold(g *ground, step string) (finish func() map[string]held) {
 				_ = l.c.Close()
 				continue
 			}
-			begun[fmt.Sprint(port, path, " ", sni)] = one{l, r.Body, r.Header.Get("X-Of")}
+			begun[fmt.Sprint(port, path, " ", sni)] = one{l, r.Body, r.Header}
 		}
 	}
 	return func() map[string]held {
@@ -461,7 +462,7 @@ func (p *peer) hold(g *ground, step string) (finish func() map[string]held) {
 		out := map[string]held{}
 		for name, l := range begun {
 			_ = l.c.SetDeadline(time.Now().Add(5 * time.Second))
-			h := held{end: "whole", from: l.c.LocalAddr().String(), of: l.of}
+			h := held{end: "whole", from: l.c.LocalAddr().String(), of: l.h.Get("X-Of"), relayed: l.h.Get("Server") == ""}
 			path, sni, _ := strings.Cut(name[1:], " ")
 			if _, err := io.ReadAll(l.rest); err != nil {
 				h.end = "cut: " + err.Error()

@@ -205,7 +205,7 @@ func (c *course) step(i int, order []string) {
 		if !ok || c.t.Failed() || got.end != "whole" && c.notAdmitted(got, c.both[1].log.String()[logged:], rushed) {
 			continue
 		}
-		if (was.end == "whole") != (got.end == "whole") && c.failsByChance(got.of) {
+		if (was.end == "whole") != (got.end == "whole") && got.relayed && c.failsByChance(got.of) {
 			continue
 		}
 		if was.end == "whole" && got.end != was.end {
@@ -230,7 +230,7 @@ func (c *course) notAdmitted(h held, log string, rushed bool) bool {
 	return h.refused && strings.Count(log, rule) >= 10
 }
 
-// failsByChance tells whether a cluster closes connections to hosts that fail their checks, and which host has
+// failsByChance tells whether a cluster ends byte streams to hosts that fail their checks, and which host has
 // one is chance.
 func (c *course) failsByChance(cluster string) bool {
 	return strings.Contains(c.w.now[resource.ClusterType][cluster].text, "close_connections_on_host_health_failure") && !c.hashes(cluster, 0)

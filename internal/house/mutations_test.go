@@ -169,7 +169,7 @@ var mutations = []struct {
 	{"no handshake before its secret", "sidecar/tlscontext/context.go", "			if s.absent != nil {\n				return nil, s.absent\n			}\n			if len(h.SupportedProtos)", "			if len(h.SupportedProtos)", "sidecar/tlscontext", "TestAbsentSecret"},
 	{"the name that a connection was opened for", "sidecar/cluster/particular.go", "strings.ToLower(t.name), strings.ToLower(t.san),", "\"\", strings.ToLower(t.san),", "sidecar/cluster", "TestConnectionsOfAName"},
 	{"the name that a connection was verified for", "sidecar/cluster/particular.go", "strings.ToLower(t.name), strings.ToLower(t.san),", "strings.ToLower(t.name), \"\",", "sidecar/cluster", "TestVerifiedForOneNameOnly"},
-	{"requests of before names were verified", "sidecar/cluster/dial.go", "	if p.outdated(cfg) {", "	if false {", "sidecar/cluster", "TestNamesThatCameMeanwhile"},
+	{"requests of before names were verified", "sidecar/cluster/dial.go", "	if p.outdated(cfg) || !want.configured(cfg) {", "	if !want.configured(cfg) {", "sidecar/cluster", "TestNamesThatCameMeanwhile"},
 	{"the client that a connection was announced for", "sidecar/cluster/particular.go", "strings.ToLower(t.san), t.from, t.to, t.extensions, t.client}", "strings.ToLower(t.san), netip.AddrPort{}, netip.AddrPort{}, t.extensions, t.client}", "sidecar/cluster", "TestClientsAreAnnounced"},
 	{"what a connection was announced with", "sidecar/cluster/particular.go", "t.from, t.to, t.extensions, t.client}", "t.from, t.to, proxytlv.Kept{}, t.client}", "sidecar/cluster", "TestExtensionsTellPoolsApart"},
 	{"a long number in a log of names", "internal/altname/othertexts.go", "if len(b) > mostNumber {", "if false {", "internal/altname", "TestOtherTextsAreBounded"},

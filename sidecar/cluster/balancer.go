@@ -379,16 +379,28 @@ func (b *balancer) scan(s *settings, avoid *PickContext) *Host {
 		if lv.panic && s.FailOnPanic {
 			continue
 		}
-		if h := outside(lv.healthy.hosts, avoid); h != nil {
+		if h := outside(lv.healthy.eligible(), avoid); h != nil {
 			return h
 		}
 		if lv.degraded != nil {
-			if h := outside(lv.degraded.hosts, avoid); h != nil {
+			if h := outside(lv.degraded.eligible(), avoid); h != nil {
 				return h
 			}
 		}
+		if b.router != nil && b.router.forced() {
+			return nil
+		}
 	}
 	return nil
+}
+
+// eligible are the hosts that requests may go to at all: where they are forced to stay in the own
+// zone, those there.
+func (t *tier) eligible() []*Host {
+	if t.places != nil && t.places.router != nil && t.places.router.forced() {
+		return t.places.groups[t.places.router.local].hosts
+	}
+	return t.hosts
 }
 
 // outside is one of hosts that is not to be avoided.

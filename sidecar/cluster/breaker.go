@@ -91,7 +91,7 @@ func (p *pool) alone(shared bool) bool {
 		return false
 	}
 	for c := range p.all {
-		if (c.HTTP2 != nil) == shared && !c.bytes && c.current() {
+		if (c.HTTP2 != nil) == shared && !c.bytes && !c.uncounted && c.current() {
 			return false
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"io"
 	"net"
 	"net/http/httptest"
 	"sync"
@@ -184,4 +185,37 @@ func TestByteStreamsArePending(t *testing.T) {
 	if n, p := c.conns.Load(), c.pending.Load(); n != 0 || p != 0 {
 		t.Errorf("%d connections and %d that wait are counted", n, p)
 	}
+}
+
+// echoUnlessTunnelled is a host that agrees on tunnels, and sends back what comes on connections for which it
+// did not. What it agreed on is sent to heard.
+func echoUnlessTunnelled(t *testing.T, heard chan<- string) string {
+	t.Helper()
+	srv := httptest.NewTLSServer(nil)
+	t.Cleanup(srv.Close)
+	l, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: srv.TLS.Certificates, NextProtos: []string{TunnelALPN}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			nc, err := l.Accept()
+			if err != nil {
+				return
+			}
+			wg.Go(func() {
+				defer nc.Close()
+				if nc.(*tls.Conn).Handshake() != nil {
+					return
+				}
+				agreed := nc.(*tls.Conn).ConnectionState().NegotiatedProtocol
+				if heard <- agreed; agreed == "" {
+					_, _ = io.Copy(nc, nc)
+				}
+			})
+		}
+	})
+	t.Cleanup(func() { _ = l.Close(); wg.Wait() })
+	return l.Addr().String()
 }

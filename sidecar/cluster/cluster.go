@@ -219,7 +219,8 @@ func (c *Cluster) apply(cfg *Config, a *Assignment, tried findings, fresh bool) 
 func (c *Cluster) turn(s *settings, a *Assignment) {
 	cfg, old := s.Config, c.cfg.Load()
 	s.tlsGeneration = old.tlsGeneration
-	tlsChanged := !sameTLS(old.TLS, cfg.TLS) || !reflect.DeepEqual(old.Sockets, cfg.Sockets) ||
+	spoken := old.HTTP.Protocol == cfg.HTTP.Protocol
+	tlsChanged := !spoken || !sameTLS(old.TLS, cfg.TLS) || !reflect.DeepEqual(old.Sockets, cfg.Sockets) ||
 		!reflect.DeepEqual(old.HTTP.Names, cfg.HTTP.Names) || old.HTTP.PerClient != cfg.HTTP.PerClient || old.Announce != cfg.Announce ||
 		!reflect.DeepEqual(old.Extensions, cfg.Extensions) ||
 		!reflect.DeepEqual(old.Bind, cfg.Bind) || !reflect.DeepEqual(old.TCP, cfg.TCP)
@@ -233,9 +234,10 @@ func (c *Cluster) turn(s *settings, a *Assignment) {
 		c.set.Store(p.set)
 	}
 	c.cfg.Store(s)
-	if old.HTTP.Protocol != cfg.HTTP.Protocol {
+	if !spoken {
 		for _, h := range c.hosts() {
 			h.retireConns() // they would take their places under the limits, and serve nobody
+			h.outdate()
 		}
 	}
 	if tlsChanged {
@@ -282,6 +284,10 @@ func (c *Cluster) turn(s *settings, a *Assignment) {
 
 // listsHosts tells whether the hosts of such clusters are told, or names of theirs are.
 func (t Type) listsHosts() bool { return t != Aggregate && t != OriginalDestination }
+
+// repeats tells whether an address that is named again is another host, as in Envoy: it has as many
+// shares of the requests as it is named.
+func (t Type) repeats() bool { return t == Static || t == StrictDNS }
 
 // assignmentOf are the hosts by settings, where they are of an EDS cluster, those of a. c.mu is
 // held.

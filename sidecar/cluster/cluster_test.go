@@ -570,23 +570,23 @@ func TestMembers(t *testing.T) {
 	all := make([]*Host, 3*scanned)
 	for i := range all {
 		all[i] = &Host{key: fmt.Sprint("host-", i)}
-		if m.member(all[i].key) != nil {
+		if m.member(all[i].key, 0) != nil {
 			t.Fatalf("%s is there before it joined", all[i].key)
 		}
 		m.join(all[i])
 		for _, h := range all[:i+1] {
-			if m.member(h.key) != h {
+			if m.member(h.key, 0) != h {
 				t.Fatalf("of %d hosts %s is not found", i+1, h.key)
 			}
 		}
 	}
 	for i, h := range all {
 		m.leave(h)
-		if m.member(h.key) != nil || len(m.order) != len(all)-i-1 {
+		if m.member(h.key, 0) != nil || len(m.order) != len(all)-i-1 {
 			t.Fatalf("%s left, and is found or counted", h.key)
 		}
 		for _, h := range all[i+1:] {
-			if m.member(h.key) != h {
+			if m.member(h.key, 0) != h {
 				t.Fatalf("%s is not found when %d have left", h.key, i+1)
 			}
 		}

@@ -124,6 +124,36 @@ func TestCondemnedWhileSwept(t *testing.T) {
 	}
 }
 
+// TestWaitedForWhileSwept: a request that finds no idle connection, as they are looked at just then, and
+// that may not have another one, gets one of them afterwards.
+func TestWaitedForWhileSwept(t *testing.T) {
+	m := newManager(t, Options{})
+	h := mustUpdate(t, m, &Config{Name: "c", Endpoints: hosts("c", newServer(t).addr), Limits: Limits{MaxConnections: 1}}).hosts()[0]
+	conn, err := h.Acquire(withTimeout(5*time.Second), "web", nil, false, DefaultPriority, monotonic(), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn.ReleaseRead(monotonic() - int64(5*time.Second))
+	p, got := conn.pool, make(chan *Conn, 1)
+	conn.prober = proberFunc(func() bool {
+		conn.prober = nil
+		go func() {
+			c, _ := h.Acquire(withTimeout(2*time.Second), "web", nil, false, DefaultPriority, monotonic(), 0)
+			got <- c
+		}()
+		waitFor(t, func() bool {
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			return len(p.waiting) == 1
+		})
+		return true
+	})
+	p.sweep(monotonic(), int64(time.Hour))
+	if c := <-got; c != conn {
+		t.Errorf("the request has %v, and %d are idle", c, p.idleCount())
+	}
+}
+
 // move gives a host another address, as a name that resolves to another does.
 func move(h *Host) {
 	to := *h.target.Load()

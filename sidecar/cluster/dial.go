@@ -24,7 +24,7 @@ func (p *pool) dial(ctx context.Context, s telemetry.Shard, want protocol) (conn
 		conn, failure = nil, &Error{Kind: ConnectRefused, Cluster: h.cluster.name, Host: h.key, Err: errPanicked}
 	})
 	cfg := h.cluster.cfg.Load()
-	if p.outdated(cfg) {
+	if p.outdated(cfg) || !want.configured(cfg) {
 		return nil, p.failed(Outdated, nil)
 	}
 	if shed := h.cluster.m.opts.Shed; shed != nil && shed() {
@@ -137,7 +137,7 @@ func (p *pool) open(ctx context.Context, cfg *settings, want protocol, at *Openi
 		}
 		return st, 0, nil
 	}
-	st, err := p.handshake(ctx, conn, cfg.Name, t, want.alpn(cfg))
+	st, err := p.handshake(ctx, conn, cfg, t, want)
 	if err == nil {
 		err = want.agreed(cfg, st.Info())
 	}
@@ -156,13 +156,13 @@ func (p *pool) open(ctx context.Context, cfg *settings, want protocol, at *Openi
 var errPanicked = errors.New("panic")
 
 // handshake is bounded by ctx.
-func (p *pool) handshake(ctx context.Context, conn stream.Conn, name string, t *TLS, alpn []string) (*stream.TLS, error) {
-	tc, own, err := p.host.cluster.m.opts.TLS.ClientTLS(p.source, name, t)
+func (p *pool) handshake(ctx context.Context, conn stream.Conn, cfg *settings, t *TLS, want protocol) (*stream.TLS, error) {
+	tc, own, err := p.host.cluster.m.opts.TLS.ClientTLS(p.source, cfg.Name, t)
 	if err != nil {
 		return nil, err
 	}
-	if len(tc.NextProtos) == 0 {
-		tc.NextProtos = alpn
+	if tc.NextProtos = want.offered(tc.NextProtos); len(tc.NextProtos) == 0 {
+		tc.NextProtos = want.alpn(cfg)
 	}
 	if t.AutoHostSNI {
 		if name := p.host.Hostname(); name != "" {
@@ -305,6 +305,11 @@ func (p *pool) dialBytes(ctx context.Context, s telemetry.Shard) (*Conn, error) 
 		return nil, p.failed(OverflowPending, nil)
 	}
 	p.mu.Lock()
+	if p.dismissed {
+		p.mu.Unlock()
+		p.uncount()
+		return nil, p.failed(Outdated, nil)
+	}
 	if p.hostFull() && !p.sparedBytes(s) {
 		p.mu.Unlock()
 		return nil, p.noRoom(s, p.failed(OverflowConnections, nil)) // another host may have room

@@ -167,7 +167,7 @@ func TestNamesAreResolvedByThemselves(t *testing.T) {
 		}
 		close(seen)
 		synctest.Wait()
-		if got := addresses(c); len(got) != 2 {
+		if got := addresses(c); len(got) != 3 { // of a name that is there twice two hosts, as in Envoy
 			t.Errorf("with one answer: %v", got)
 		}
 		if wait(10500 * time.Millisecond); asked["a.example"] != 11 {

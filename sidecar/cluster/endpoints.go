@@ -25,35 +25,74 @@ type endpointSet struct {
 // members are a cluster's hosts as the assignment has them, then those that outlive it.
 type members struct {
 	order []*Host
-	byKey map[string]*Host // nil for a few, which a map would cost more than
+	byKey map[string]*Host // of each address the first; nil for a few, which a map would cost more than
+	again *mentions        // of addresses that are named again, nil for none
+}
+
+// mentions are hosts whose addresses were named before: the second of an address is 1.
+type mentions struct {
+	hosts map[mention]*Host
+	last  map[string]uint32
+}
+
+type mention struct {
+	key string
+	nth uint32
 }
 
 // scanned is how many hosts are found by looking at all of them.
 const scanned = 8
 
-// member is the host that has a key, nil for none.
-func (m *members) member(key string) *Host {
-	if m.byKey != nil {
+// member is the host that has a key, of those that have it the nth, nil for none.
+func (m *members) member(key string, nth uint32) *Host {
+	switch {
+	case nth > 0 && m.again != nil:
+		return m.again.hosts[mention{key, nth}]
+	case nth > 0:
+		return nil
+	case m.byKey != nil:
 		return m.byKey[key]
 	}
 	for _, h := range m.order {
-		if h.key == key {
+		if h.key == key && h.nth == 0 {
 			return h
 		}
 	}
 	return nil
 }
 
-// join adds a host; no other has its key.
+// has tells whether a host is a member.
+func (m *members) has(h *Host) bool { return m.member(h.key, h.nth) == h }
+
+// next is which of those with a key the next one is.
+func (m *members) next(key string) uint32 {
+	switch {
+	case m.member(key, 0) == nil:
+		return 0
+	case m.again == nil:
+		return 1
+	}
+	return m.again.last[key] + 1
+}
+
+// join adds a host; no other is the same of those with its key.
 func (m *members) join(h *Host) {
 	m.order = append(m.order, h)
 	switch {
+	case h.nth > 0:
+		if m.again == nil {
+			m.again = &mentions{map[mention]*Host{}, map[string]uint32{}}
+		}
+		m.again.hosts[mention{h.key, h.nth}] = h
+		m.again.last[h.key] = max(m.again.last[h.key], h.nth)
 	case m.byKey != nil:
 		m.byKey[h.key] = h
 	case len(m.order) > scanned:
 		m.byKey = make(map[string]*Host, 2*scanned)
 		for _, h := range m.order {
-			m.byKey[h.key] = h
+			if h.nth == 0 {
+				m.byKey[h.key] = h
+			}
 		}
 	}
 }
@@ -61,7 +100,11 @@ func (m *members) join(h *Host) {
 // leave removes a host.
 func (m *members) leave(h *Host) {
 	m.order = slices.DeleteFunc(m.order, func(o *Host) bool { return o == h })
-	delete(m.byKey, h.key)
+	if h.nth == 0 {
+		delete(m.byKey, h.key)
+	} else {
+		delete(m.again.hosts, mention{h.key, h.nth})
+	}
 }
 
 // plan is a set of endpoints that is made and not yet in force.
@@ -96,7 +139,7 @@ func (c *Cluster) prepare(a *Assignment, s *settings) *plan {
 		}
 	}
 	for _, h := range old.order {
-		now := c.member(h.key)
+		now := c.member(h.key, h.nth)
 		if now == h {
 			continue
 		}
@@ -144,14 +187,16 @@ func (c *Cluster) hostsChanged() {
 // take puts an endpoint in its place; it tells whether the host is new.
 func (c *Cluster) take(l *Locality, e *Endpoint, old *members, s *settings) (fresh bool) {
 	key := e.key()
-	if c.member(key) != nil {
+	nth := c.next(key)
+	if nth > 0 && !s.Type.repeats() {
 		return false // the first mention counts, as in Envoy
 	}
-	h := old.member(key)
+	h := old.member(key, nth)
 	// Connections over another transport socket are those of another host.
 	if h == nil || !reflect.DeepEqual(h.socket, s.socketFor(e)) {
 		was := h
 		h, fresh = newHost(c, key, e, s), true
+		h.nth = nth
 		if was != nil {
 			h.inherit(was, e, s)
 		}
@@ -207,7 +252,7 @@ func (c *Cluster) forgetAll() {
 
 // forget retires a host that the assignment no longer names.
 func (c *Cluster) forget(h *Host) {
-	if heir := c.member(h.key); h.ejected() && (heir == nil || heir == h || !heir.ejected()) {
+	if heir := c.member(h.key, h.nth); h.ejected() && (heir == nil || heir == h || !heir.ejected()) {
 		c.ejected--
 	}
 	h.depart()

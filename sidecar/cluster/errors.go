@@ -27,7 +27,7 @@ const (
 	NoServerName // the request has none that could be asked for
 	WrongName    // the certificate has not the name that the request's client chose
 	Shed         // no connection is made because of an overload
-	Outdated     // what the connection depends on changed since the request's terms were computed
+	Outdated     // what the connection depends on changed since the request asked for it
 	Canceled
 )
 

@@ -64,7 +64,7 @@ func (s *checkState) String() string {
 
 // isChecked tells whether a host's checks are to run.
 func (c *Cluster) isChecked(h *Host, s *settings) bool {
-	return s.HealthCheck != nil && !c.removed && !h.Endpoint().check().Disabled && c.member(h.key) == h
+	return s.HealthCheck != nil && !c.removed && !h.Endpoint().check().Disabled && c.has(h)
 }
 
 // syncChecks starts and ends the checks of hosts that came, went or are checked
@@ -296,13 +296,13 @@ func (k *checker) settled(alpn string) protocol {
 func (k *checker) speaks() protocol {
 	switch {
 	case k.byALPN():
-		return protocolBytes
+		return protocolCheck
 	case k.cfg.GRPC != nil || k.cfg.HTTP != nil && k.cfg.HTTP.HTTP2:
 		return protocolHTTP2
 	case k.cfg.HTTP != nil:
 		return protocolHTTP1
 	}
-	return protocolBytes
+	return protocolCheck
 }
 
 func (k *checker) drop() {

@@ -40,6 +40,10 @@ type Host struct {
 	terms atomic.Uint64
 	// used since the last look, for hosts that live as long as they are.
 	used atomic.Bool
+	// nth says how often the cluster names the address before: it may have several hosts there.
+	nth uint32
+	// cuts counts how often byte streams were ended as the host failed.
+	cuts atomic.Uint32
 
 	pools      atomic.Pointer[[]*pool] // one for each source identity
 	mu         sync.Mutex              // serialises writers of pools
@@ -318,6 +322,7 @@ func (h *Host) sweepIdle(now, limit int64) {
 			p.tidy()
 		}
 	}
+	h.dismissPools(now)
 }
 
 func (h *Host) closeMatching(match func(source string, info *stream.Info) bool) int {

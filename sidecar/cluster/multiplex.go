@@ -21,6 +21,7 @@ const (
 	protocolHTTP1
 	protocolHTTP2
 	protocolTunnel // bytes, in a stream where the host has that
+	protocolCheck  // whatever a check says on it
 )
 
 // TunnelALPN is what sidecars agree on that carry byte streams as CONNECT streams of
@@ -31,7 +32,7 @@ const TunnelALPN = names.TunnelALPN
 // alpn is what is offered where the TLS context says nothing.
 func (p protocol) alpn(cfg *settings) []string {
 	switch {
-	case p == protocolBytes || p == protocolTunnel:
+	case p == protocolBytes || p == protocolTunnel || p == protocolCheck:
 		return nil
 	case cfg.HTTP.Protocol == SpeakAuto:
 		return []string{"h2", "http/1.1"}
@@ -39,6 +40,26 @@ func (p protocol) alpn(cfg *settings) []string {
 		return []string{"h2"}
 	}
 	return []string{"http/1.1"}
+}
+
+// offered are those of a TLS context's protocols that are offered: tunnels only for byte streams, as
+// a peer that agrees takes for frames what is said on any other.
+func (p protocol) offered(of []string) []string {
+	if p == protocolBytes || p == protocolTunnel || !slices.Contains(of, TunnelALPN) {
+		return of
+	}
+	return slices.DeleteFunc(slices.Clone(of), func(name string) bool { return name == TunnelALPN })
+}
+
+// configured tells whether a connection for p is one that requests may still have.
+func (p protocol) configured(cfg *settings) bool {
+	switch cfg.HTTP.Protocol {
+	case SpeakHTTP1:
+		return p != protocolHTTP2
+	case SpeakHTTP2:
+		return p != protocolHTTP1
+	}
+	return true
 }
 
 // settle tells whether HTTP/2 is spoken on a connection that was made for p.
@@ -56,7 +77,7 @@ func (p protocol) settle(cfg *settings, info *stream.Info) bool {
 // would take the other's bytes for something else.
 func (p protocol) agreed(cfg *settings, info *stream.Info) error {
 	switch {
-	case p == protocolBytes || cfg.HTTP.Protocol == SpeakAuto:
+	case p == protocolBytes || p == protocolCheck || cfg.HTTP.Protocol == SpeakAuto:
 		return nil
 	case p == protocolHTTP1 && info.ALPN == "h2", p == protocolHTTP2 && info.ALPN == "http/1.1":
 		return fmt.Errorf("the server chose %q by ALPN, and another protocol is configured", info.ALPN)
@@ -139,21 +160,20 @@ func (p *pool) multiplexes(cfg *settings, clientHTTP2 bool) bool {
 
 // takeShared returns the connection with the most room, and a place on it; nil when none
 // has any.
-func (p *pool) takeShared(now int64) *Conn { return p.takeSharedBut(nil, now) }
+func (p *pool) takeShared(now int64) *Conn { return p.takeSharedBut(nil, false, now) }
 
-// takeSharedBut is takeShared without those in not.
-func (p *pool) takeSharedBut(not []*Conn, now int64) *Conn {
+// takeSharedBut is takeShared without those in not. Those that carry tunnels carry nothing else.
+func (p *pool) takeSharedBut(not []*Conn, tunnels bool, now int64) *Conn {
 	conns := p.multiplexed.conns.Load()
 	if conns == nil {
 		return nil
 	}
 	cfg := p.host.cluster.cfg.Load()
-	var best *Conn
 	for {
-		best = nil
+		var best *Conn
 		most, carried := 0, int64(0)
 		for _, c := range *conns {
-			if !c.currentIn(cfg) || c.condemned.Load() || slices.Contains(not, c) {
+			if !c.currentIn(cfg) || c.condemned.Load() || c.uncounted != tunnels || slices.Contains(not, c) {
 				continue
 			}
 			if c.idleFor(now) >= cfg.idleTimeout || c.old(now) {
@@ -170,21 +190,33 @@ func (p *pool) takeSharedBut(not []*Conn, now int64) *Conn {
 			return nil
 		}
 		// Those that look at once must not all get the last place.
-		if !best.carries.CompareAndSwap(carried, carried+1) {
-			continue
+		if best.carries.CompareAndSwap(carried, carried+1) && best.admit(cfg) {
+			return best
 		}
-		if !best.condemned.Load() {
-			break
-		}
-		best.releaseShared() // it was retired meanwhile
 	}
-	best.uses.Add(1)
-	if best.served(cfg) {
+}
+
+// admit tells whether a shared connection serves the request that has just taken a place on it, and
+// gives the place back where it does not.
+func (c *Conn) admit(s *settings) bool {
+	if c.condemned.Load() {
+		c.releaseShared() // it was retired meanwhile
+		return false
+	}
+	uses, most := c.uses.Add(1), uint64(max(0, s.HTTP.MaxRequestsPerConnection))
+	switch {
+	case most == 0 || uses < most:
+		return true
+	case uses == most:
 		// This is the last request that it takes.
-		p.unshare(best)
-		best.condemned.Store(true)
+		c.pool.unshare(c)
+		c.condemned.Store(true)
+		return true
 	}
-	return best
+	// Whoever has the last place is about to say so, or there are fewer places than there were.
+	c.pool.retire(c)
+	c.releaseShared()
+	return false
 }
 
 // connectShared waits for room on a connection: on a new one where none is being made
@@ -209,10 +241,14 @@ func (p *pool) connectShared(ctx context.Context, want protocol, s telemetry.Sha
 		return nil, &Error{Kind: OverflowPending, Cluster: c.name, Host: p.host.key}
 	}
 	for {
+		if !want.configured(c.cfg.Load()) {
+			p.roomFreed() // so that the next that waits looks too
+			return nil, p.failed(Outdated, nil)
+		}
 		seen := p.multiplexed.conns.Load()
 		// Before the look for room: SETTINGS that arrive after it may have brought some.
 		unsettled := p.unsettled()
-		if conn := p.takeShared(monotonic()); conn != nil {
+		if conn := p.takeSharedBut(nil, want == protocolTunnel, monotonic()); conn != nil {
 			p.roomFreed() // the next that waits looks, and may dial
 			return conn, nil
 		}
@@ -220,6 +256,10 @@ func (p *pool) connectShared(ctx context.Context, want protocol, s telemetry.Sha
 			p.makeRoom(want)
 		}
 		p.mu.Lock()
+		if p.dismissed {
+			p.mu.Unlock()
+			return nil, p.failed(Outdated, nil)
+		}
 		if p.multiplexed.conns.Load() != seen {
 			p.mu.Unlock()
 			continue // one was made meanwhile
@@ -255,10 +295,16 @@ func (p *pool) connectShared(ctx context.Context, want protocol, s telemetry.Sha
 		case <-ctx.Done():
 			return nil, p.canceled(ctx, s)
 		}
-		if p.multiplexed.declined.Load() {
+		if p.declines(want) {
 			return nil, nil
 		}
 	}
+}
+
+// declines tells whether the host has declined to share a connection for what is wanted: without
+// agreement HTTP/2 is spoken where that is configured, whatever came of tunnels, or before an update.
+func (p *pool) declines(want protocol) bool {
+	return p.multiplexed.declined.Load() && (want == protocolTunnel || p.host.cluster.cfg.Load().HTTP.Protocol == SpeakAuto)
 }
 
 // unsettled tells whether a connection is there whose peer has not told yet how many

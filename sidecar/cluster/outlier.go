@@ -209,7 +209,7 @@ func (o *Outlier) enforcing(a Anomaly) int {
 // tells whether it did. c.mu is held.
 func (c *Cluster) eject(h *Host, found anomaly) bool {
 	cfg := c.cfg.Load().Outlier
-	if cfg == nil || h.ejected() || c.member(h.key) != h {
+	if cfg == nil || h.ejected() || !c.has(h) {
 		return false
 	}
 	within := 100*(c.ejected+1) <= cfg.MaxEjectionPercent*len(c.order)

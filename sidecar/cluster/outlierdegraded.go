@@ -31,7 +31,7 @@ func (h *Host) ReportDegraded() {
 // degrade has a host come after the others; it tells whether it did. c.mu is held.
 func (c *Cluster) degrade(h *Host) bool {
 	cfg, d := c.cfg.Load().Outlier, &h.outlier.degraded
-	if cfg == nil || !cfg.DetectDegraded || d.is.Load() || c.member(h.key) != h {
+	if cfg == nil || !cfg.DetectDegraded || d.is.Load() || !c.has(h) {
 		return false
 	}
 	c.metrics.Outlier(degradedAnswer.String(), "marked")

@@ -76,7 +76,8 @@ const fairReselections = 5
 
 // avoids tells whether h is to be avoided.
 func (pc *PickContext) avoids(h *Host) bool {
-	if slices.Contains(pc.Avoid, h) {
+	// As in Envoy another host of the same address is the same.
+	if slices.ContainsFunc(pc.Avoid, func(o *Host) bool { return o == h || o.key == h.key }) {
 		return true
 	}
 	if !pc.OmitCanary && pc.OmitMetadata == nil {

@@ -30,20 +30,15 @@ type pool struct {
 	// unclaimed are those among them that their requests left, and that waiters may have.
 	unclaimed int
 	waiting   []*waiter
+	// emptySince is when it was found to have nothing, 0 for never since it had something; and dismissed
+	// that it is not its host's any more.
+	emptySince int64
+	dismissed  bool
 
 	multiplexed multiplexed
 
 	// own is nil where any request may have its connections.
 	own *particular
-}
-
-// waiter is a request that waits for a connection because the limit is reached, or because
-// one is being made already.
-// It is sent a connection, or nil.
-type waiter struct {
-	ready chan *Conn // nil: try again, or fail
-	err   *Error     // why, where it is to fail
-	since int64      // when it came
 }
 
 // Conn is an upstream connection. It is a stream; its owner either gives it back
@@ -226,7 +221,10 @@ func (p *pool) connect(ctxOf func() (context.Context, context.CancelFunc), s tel
 			conn.leave()
 			continue
 		}
-		was = w
+		if was = w; !protocolHTTP1.configured(c.cfg.Load()) { // after whoever changed that told those that wait
+			p.giveUp(w)
+			return nil, p.failed(Outdated, nil)
+		}
 		select {
 		case conn := <-w.ready:
 			switch {
@@ -289,6 +287,9 @@ func (p *pool) tryReserve(limit int, s telemetry.Shard, was *waiter) (*Conn, *wa
 	c := p.host.cluster
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.dismissed {
+		return nil, p.refused()
+	}
 	if p.unclaimed > len(p.waiting) && len(p.idle) == 0 {
 		return nil, p.queue(was) // a connection is being made that nobody waits for
 	}
@@ -313,74 +314,9 @@ func (p *pool) tryReserve(limit int, s telemetry.Shard, was *waiter) (*Conn, *wa
 	return nil, p.queue(was)
 }
 
-// queue is a place in the queue, where the first is who came first. p.mu is held.
-func (p *pool) queue(w *waiter) *waiter {
-	if w == nil {
-		w = &waiter{ready: make(chan *Conn, 1), since: monotonic()}
-	}
-	at := len(p.waiting)
-	for at > 0 && p.waiting[at-1].since > w.since {
-		at--
-	}
-	p.waiting = slices.Insert(p.waiting, at, w)
-	return w
-}
-
-// giveUp leaves the queue. What was handed over meanwhile goes on to the next.
-func (p *pool) giveUp(w *waiter) {
-	p.mu.Lock()
-	i := slices.Index(p.waiting, w)
-	if i >= 0 {
-		p.waiting = slices.Delete(p.waiting, i, i+1)
-	}
-	p.mu.Unlock()
-	if i >= 0 {
-		return
-	}
-	if conn := <-w.ready; conn != nil {
-		conn.Release()
-	} else {
-		p.wake()
-	}
-}
-
-// purge fails all that wait, as Envoy does when a connection cannot be made: one after
-// the other they would find the same, each after another timeout.
-func (p *pool) purge(e *Error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for _, w := range p.waiting {
-		own := *e // each may add to it
-		w.err = &own
-		w.ready <- nil
-	}
-	p.waiting = nil
-}
-
-// wakeAll lets all waiters try again. p.mu is not held.
-func (p *pool) wakeAll() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for _, w := range p.waiting {
-		w.ready <- nil
-	}
-	p.waiting = nil
-}
-
-// wake lets the first waiter try again. p.mu is not held.
-func (p *pool) wake() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if len(p.waiting) > 0 {
-		w := p.waiting[0]
-		p.waiting = p.waiting[1:]
-		w.ready <- nil
-	}
-}
-
 func (p *pool) dialReserved(ctx context.Context, s telemetry.Shard, want protocol) (*Conn, error) {
 	m := p.host.cluster.m
-	u := m.dials.begin()
+	u, cuts := m.dials.begin(), p.host.cuts.Load()
 	conn, err := p.dial(ctx, s, want)
 	if err == nil { // before it is among all: it may be closed at once
 		p.host.gained()
@@ -404,6 +340,10 @@ func (p *pool) dialReserved(ctx context.Context, s telemetry.Shard, want protoco
 	if withdrawn := m.dials.end(u); err == nil && covers(withdrawn, p.source, conn.Info()) {
 		_ = conn.CloseUnused()
 		return nil, p.failed(TLSFailure, errWithdrawn)
+	}
+	if err == nil && (want == protocolBytes || want == protocolTunnel) && p.host.cuts.Load() != cuts {
+		_ = conn.CloseUnused()
+		return nil, p.failed(ConnectRefused, errFailing)
 	}
 	if err != nil {
 		p.uncount()
@@ -452,13 +392,10 @@ func (c *Conn) ReleaseRead(at int64) {
 		return
 	}
 	if len(p.waiting) > 0 {
-		w := p.waiting[0]
-		p.waiting = p.waiting[1:]
-		w.ready <- c
-		p.mu.Unlock()
-		return
+		p.handOver(c)
+	} else {
+		p.idle = append(p.idle, c)
 	}
-	p.idle = append(p.idle, c)
 	p.mu.Unlock()
 }
 
@@ -565,12 +502,15 @@ func (p *pool) sweep(now, limit int64) {
 		return
 	}
 	p.mu.Lock()
-	// Whoever made some unwanted meanwhile did not find them among the idle ones.
+	// Whoever made some unwanted meanwhile, or waits since, did not find them among the idle ones.
 	good, unwanted := keep[:0], []*Conn(nil)
 	for _, c := range keep {
-		if c.unwanted() {
+		switch {
+		case c.unwanted():
 			unwanted = append(unwanted, c)
-		} else {
+		case len(p.waiting) > 0:
+			p.handOver(c)
+		default:
 			good = append(good, c)
 		}
 	}

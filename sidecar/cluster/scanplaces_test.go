@@ -47,3 +47,24 @@ func TestScanKeepsToLocalities(t *testing.T) {
 		})
 	}
 }
+
+// TestScanKeepsToAForcedZone: who looks for a host that was not tried does not leave the zone that requests are
+// forced to stay in, for another priority either; where they are not forced it does.
+func TestScanKeepsToAForcedZone(t *testing.T) {
+	for name, force := range map[string]*uint32{"forced": least(1), "not forced": nil, "too few to force": least(3)} {
+		t.Run(name, func(t *testing.T) {
+			c := mustUpdate(t, zoneManager(t, "a=1 b=1"), &Config{Name: "c", Zones: &ZoneAware{Percent: 100, Force: force}, Endpoints: zoned("c", "a=2 b=1 c=1!")})
+			own := c.hosts()[:2]
+			for range 50 {
+				pc := &PickContext{Avoid: own[:1], Reselections: 100}
+				if h, err := c.PickFor(pc); err != nil || h != own[1] {
+					t.Fatalf("picked %v, %v beside the first", h, err)
+				}
+				pc.Avoid = own
+				if h, err := c.PickFor(pc); err != nil || slices.Contains(own, h) != (name == "forced") {
+					t.Fatalf("picked %v, %v beside all of the zone", h, err)
+				}
+			}
+		})
+	}
+}

@@ -116,7 +116,8 @@ func (h *Host) onTerms(asker *Asker, open func(*Terms) (*Conn, error)) (*Conn, e
 }
 
 // IsOutdated tells whether a connection was not opened because the terms follow from settings that
-// are not in force any more, or are nil and there are some now: they are to be computed again.
+// are not in force any more, or are nil and there are some now, because another protocol is spoken, or
+// because its pool has gone: terms are to be computed, and it is to be asked for, again.
 func IsOutdated(err error) bool {
 	e, ok := err.(*Error)
 	return ok && e.Kind == Outdated

@@ -91,6 +91,14 @@ func (h *Host) retireConns() {
 	}
 }
 
+// outdate has the requests that wait for a connection wait for one of what is spoken now.
+func (h *Host) outdate() {
+	for _, p := range h.everyPool() {
+		p.purge(p.failed(Outdated, nil))
+		p.roomFreed()
+	}
+}
+
 // spent tells whether a connection has lived or served as long as it may.
 func (c *Conn) spent(s *settings, now int64) bool {
 	return c.served(s) || c.old(now)

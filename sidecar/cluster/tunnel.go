@@ -19,7 +19,7 @@ func (p *pool) openTunnel(ctx context.Context, s telemetry.Shard) (*Conn, error)
 	var err error
 	var full []*Conn // what waits there to be written goes when the peer reads: not soon
 	for range tries {
-		carrier := p.takeSharedBut(full, monotonic())
+		carrier := p.takeSharedBut(full, true, monotonic())
 		if carrier == nil && len(full) > 0 {
 			break
 		}

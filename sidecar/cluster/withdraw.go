@@ -110,6 +110,9 @@ type withdrawal func(source string, info *stream.Info) bool
 // errWithdrawn is why a connection is not used that a withdrawal overtook.
 var errWithdrawn = errors.New("its identity or trust was withdrawn while it was made")
 
+// errFailing is why a byte stream is not opened whose host has failed meanwhile.
+var errFailing = errors.New("its host was found to fail while it was made")
+
 // covers tells whether one of the withdrawals ends the connection.
 func covers(withdrawn []withdrawal, source string, info *stream.Info) bool {
 	for _, w := range withdrawn {
@@ -148,6 +151,7 @@ func (p *pool) closeThose(match func(*Conn) bool) int {
 // closeBytes closes the connections that carry byte streams. Those of requests are not used again,
 // and serve what is under way, as in Envoy: an answer may be on its way that tells why the host fails.
 func (h *Host) closeBytes() {
+	h.cuts.Add(1) // first: those that are being made are not among them yet
 	for _, p := range h.everyPool() {
 		p.closeThose(func(c *Conn) bool { return c.bytes || c.uncounted })
 	}

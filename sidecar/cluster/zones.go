@@ -275,6 +275,12 @@ func (z *zoneRouter) next(s telemetry.Shard) (place int, ok bool) {
 	return r.elsewhere.pick(), true
 }
 
+// forced tells whether all requests are kept in the own zone.
+func (z *zoneRouter) forced() bool {
+	r := z.routes.Load()
+	return r != nil && r.direct && !r.panics && z.Percent >= 100 && z.Force != nil && z.healthy[z.local].hosts >= uint64(*z.Force)
+}
+
 // zonePlaces splits a tier's hosts for the router, nil where it would not choose between them.
 func (d *draft) zonePlaces(in []int) *places {
 	if d.router == nil || !d.router.routable() {

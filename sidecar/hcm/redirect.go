@@ -200,6 +200,7 @@ func (x *exchange) endHop(kept bool) {
 	x.countBudget(ended)
 	x.stopReporter()
 	x.mirrors()
+	x.restoreTrailers()
 	x.tell(took)
 }
 

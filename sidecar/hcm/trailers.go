@@ -11,6 +11,9 @@ import (
 type trailerChanges struct {
 	steps []route.Mutations
 	done  bool
+	// at are the trailers, once it is done, and sent what they were before.
+	at   *message.Fields
+	sent message.Fields
 }
 
 // ChangeRequestTrailers implements filter.Exchange.
@@ -48,12 +51,22 @@ func requestTrailers(x *exchange) *message.Fields {
 		t = x.judgeTrailers(t)
 	}
 	if t != nil && c != nil {
+		c.at = t
+		c.sent.CopyFrom(t)
 		for _, steps := range c.steps {
 			steps.Apply(t, x, &x.scratch)
 		}
 		c.done = true
 	}
 	return t
+}
+
+// restoreTrailers has the trailers of a request be what its client sent: what a redirect that is followed
+// leads to is changed by its own filters. Nobody sends the request any more.
+func (x *exchange) restoreTrailers() {
+	if c := x.reqTrailers; c != nil && c.done {
+		c.at.CopyFrom(&c.sent)
+	}
 }
 
 // takeTrailers shows the trailers of a host's answer to the filters, the last one first, and

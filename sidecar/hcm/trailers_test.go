@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/filter/headermutation"
 	"github.com/hauberk-mesh/hauberk/sidecar/route"
@@ -77,5 +78,41 @@ func TestTrailersAreChanged(t *testing.T) {
 				t.Errorf("the log says %q", got)
 			}
 		})
+	}
+}
+
+// TestTrailersOfARedirect: of a request that a redirect leads to, filters change the trailers that the
+// client sent, and not what those of the request before made of them.
+func TestTrailersOfARedirect(t *testing.T) {
+	for sent, each := range map[string]string{"X-Req: 7\r\nX-Gone: 1\r\n": "each", "X-Gone: 1\r\n": ""} {
+		first, second := make(chan http.Header, 1), make(chan http.Header, 1)
+		b := newBed(t, httpOrigin(t, func(w http.ResponseWriter, r *http.Request) {
+			_, _ = io.Copy(io.Discard, r.Body)
+			first <- r.Trailer
+			w.Header().Set("Location", "http://h/to")
+			w.WriteHeader(307)
+		}))
+		b.cluster("other", httpOrigin(t, func(_ http.ResponseWriter, r *http.Request) {
+			_, _ = io.Copy(io.Discard, r.Body)
+			second <- r.Trailer
+		}))
+		vh := &b.cfg.Routes.VirtualHosts[0]
+		from, to := vh.Routes[0], route.Route{Name: "to", Match: route.Match{Prefix: ptr("/to")}, Forward: &route.Forward{Cluster: "other", Timeout: 5 * time.Second}}
+		from.Forward.InternalRedirect = &route.InternalRedirect{Max: 1, Codes: []int{307}}
+		from.Filters = override("two", &headermutation.Config{RequestTrailers: []route.HeaderMutation{{Remove: "x-gone"}, {Remove: "x-req"}}})
+		to.Filters = override("two", &headermutation.Config{RequestTrailers: []route.HeaderMutation{appendTrailer("x-who", "to")}})
+		vh.Routes = []route.Route{to, from}
+		b.filter("one", &headermutation.Config{RequestTrailers: []route.HeaderMutation{appendTrailer("x-who", each)}})
+		b.filter("two", &headermutation.Config{})
+		c := b.start().dial()
+		if resp, _ := c.do("POST /p HTTP/1.1\r\nHost: h\r\nTE: trailers\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n" + sent + "\r\n"); resp.StatusCode != 200 {
+			t.Fatal(resp.StatusCode)
+		}
+		if got := <-first; strings.Join(got.Values("X-Who"), " ") != each || got.Get("X-Gone") != "" {
+			t.Errorf("the first host got %v of %q", got, sent)
+		}
+		if got := <-second; strings.TrimSpace(strings.Join(got.Values("X-Who"), " ")) != strings.TrimSpace(each+" to") || len(got) != 1+strings.Count(sent, ":") || got.Get("X-Gone") != "1" {
+			t.Errorf("the other host got %v of %q", got, sent)
+		}
 	}
 }
