@@ -53,6 +53,10 @@ func TestWhereARestoredControlPlaneIs(t *testing.T) {
 				t.Errorf("revision %d before: to %s it is at %v", before, who, got)
 			}
 		}
+		// It moves while it is removed.
+		if err := restored.setOwn(id, []string{"10.0.0.3:1"}); err != nil {
+			t.Fatal(err)
+		}
 		if err := other.remove(id); err != nil {
 			t.Fatal(err)
 		}
