@@ -37,6 +37,9 @@ func accessLogging(env *Environment, client Client, registration string, own *ap
 			return accessLogs{}, nil
 		}
 		where, c = "proxy-defaults/global AccessLogs", env.proxyDefaults.AccessLogs
+	} else if c.Enabled && c.Type == api.FileLogSinkType && !env.logsLieAt(c.Path) {
+		return accessLogs{}, []Problem{{Path: where + ".Path", Reason: fmt.Sprintf("%q: a registration may name a file only in the directory of the one that AccessLogs.Path of proxy-defaults names: "+
+			"whoever may register the service could have the sidecar append to any file of its host; nothing is logged", c.Path)}}
 	}
 	if c == nil || !c.Enabled {
 		return accessLogs{}, nil
@@ -60,6 +63,16 @@ func accessLogging(env *Environment, client Client, registration string, own *ap
 	}}
 	out.listener = []*accesslogv3.AccessLog{unmatched}
 	return out, nil
+}
+
+// logsLieAt says whether a path is beside the one of proxy-defaults, which the mesh's operators
+// write, enabled or not. A path of which that is not plain is none.
+func (e *Environment) logsLieAt(path string) bool {
+	if e.proxyDefaults == nil || e.proxyDefaults.AccessLogs == nil || path != filepath.Clean(path) {
+		return false
+	}
+	central := e.proxyDefaults.AccessLogs
+	return central.Type == api.FileLogSinkType && filepath.IsAbs(central.Path) && filepath.Dir(path) == filepath.Dir(filepath.Clean(central.Path))
 }
 
 // checkFormat refuses the formats that our sidecar would: with its listener

@@ -13,6 +13,26 @@ import (
 // one, or an access-log operator such as %DOWNSTREAM_REMOTE_ADDRESS%.
 var commandOperators = regexp.MustCompile(`%%|%[A-Z][A-Z0-9_]*(\([^%]*\))?(:[0-9]+)?%`)
 
+// hostOperators are those that tell what is the proxy's host's own.
+var hostOperators = regexp.MustCompile(`\b(ENVIRONMENT|FILE_CONTENT|GENERIC_SECRET|SECRET)\b`)
+
+// tellsOfTheHost returns the operator of a value by which whoever writes a service's routes would
+// have the proxies of its callers send him what is theirs.
+func tellsOfTheHost(value string) string {
+	for _, op := range commandOperators.FindAllString(value, -1) {
+		name, argument, _ := strings.Cut(strings.Trim(op, "%"), "(")
+		if found := hostOperators.FindString(name); found != "" {
+			return found
+		}
+		if name == "COALESCE" {
+			if found := hostOperators.FindString(argument); found != "" {
+				return found
+			}
+		}
+	}
+	return ""
+}
+
 // headerChanges translates header modifiers: remove, then set, then add. A value
 // may hold Envoy's operators, as in Consul; a stray percent sign would make a
 // client refuse every route, so it is refused here.
@@ -28,6 +48,9 @@ func headerChanges(m *api.HTTPHeaderModifiers) ([]*corev3.HeaderValueOption, []s
 			}
 			if rest := commandOperators.ReplaceAllString(values[name], ""); strings.Contains(rest, "%") {
 				return fmt.Errorf("%s: value of %q: a percent sign is written %%%%", field, name)
+			}
+			if op := tellsOfTheHost(values[name]); op != "" {
+				return fmt.Errorf("%s: value of %q: %%%s%% would send what is the proxy's host's own, such as the secrets in its environment; remove it", field, name, op)
 			}
 			add = append(add, &corev3.HeaderValueOption{
 				Header:       &corev3.HeaderValue{Key: strings.ToLower(name), Value: values[name]},

@@ -182,7 +182,7 @@ func TestTimeoutsAndRetries(t *testing.T) {
 }
 
 func TestHeaderChanges(t *testing.T) {
-	_, _, err := headerChanges(&api.HTTPHeaderModifiers{Set: map[string]string{"X-A": "100%% of %REQ(x-b):10% and %PROTOCOL%"}, Remove: []string{"X-C"}})
+	_, _, err := headerChanges(&api.HTTPHeaderModifiers{Set: map[string]string{"X-A": "100%% of %REQ(x-b):10% and %PROTOCOL% %REQ(ENVIRONMENT)% %%ENVIRONMENT%%"}, Remove: []string{"X-C"}})
 	if err != nil {
 		t.Error(err)
 	}
@@ -192,6 +192,10 @@ func TestHeaderChanges(t *testing.T) {
 		"host":          {Set: map[string]string{"Host": "a"}},
 		"framing":       {Remove: []string{"Content-Length"}},
 		"no name":       {Remove: []string{""}},
+		"environment":   {Set: map[string]string{"x-a": "a %ENVIRONMENT(CONSUL_HTTP_TOKEN)% b"}},
+		"its beginning": {Add: map[string]string{"x-a": "%ENVIRONMENT(CONSUL_HTTP_TOKEN):4%"}},
+		"as a fallback": {Add: map[string]string{"x-a": `%COALESCE({"operators":["REQ(x)",{"command":"ENVIRONMENT","param":"A"}]})%`}},
+		"a file":        {Add: map[string]string{"x-a": "%FILE_CONTENT(/etc/shadow)%"}},
 	} {
 		if _, _, err := headerChanges(m); err == nil {
 			t.Errorf("%s: accepted", name)
@@ -325,6 +329,44 @@ func TestAccessLogFormats(t *testing.T) {
 	}
 }
 
+// TestLogFilesOfRegistrations: who may register a service does not choose which files of a host its
+// sidecar appends to; the mesh's operators say where logs lie.
+func TestLogFilesOfRegistrations(t *testing.T) {
+	central := func(path string) *Environment {
+		return environment(t, &api.ProxyConfigEntry{Kind: api.ProxyDefaults, Name: "global", AccessLogs: &api.AccessLogsConfig{Type: api.FileLogSinkType, Path: path}})
+	}
+	for _, c := range []struct {
+		env  *Environment
+		path string
+		want bool
+	}{
+		{environment(t), "/etc/cron.d/x", false},
+		{central(""), "/etc/cron.d/x", false},
+		{central("/var/log/mesh/proxies.log"), "/etc/cron.d/x", false},
+		{central("/var/log/mesh/proxies.log"), "/var/log/mesh/api.log", true},
+		{central("/var/log/mesh/proxies.log"), "/var/log/mesh/proxies.log", true},
+		{central("/var/log/mesh/proxies.log"), "/var/log/mesh/../../../etc/cron.d/x", false},
+		{central("/var/log/mesh/proxies.log"), "/var/log/mesh/..", false},
+		{central("/var/log/mesh/proxies.log"), "/var/log/mesh/a/b", false},
+		{central("/var/log/mesh/proxies.log"), "/var/log/mesh", false},
+		{central("/var/log/mesh/proxies.log"), "/var/log/mesh/api.log/", false},
+		{central("/var/log/mesh/proxies.log"), "var/log/mesh/api.log", false},
+		{central("relative"), "other", false},
+	} {
+		for _, client := range []Client{{}, {Dialect: Envoy}} {
+			out, problems := accessLogging(c.env, client, "x", &api.AccessLogsConfig{Enabled: true, DisableListenerLogs: true, Type: api.FileLogSinkType, Path: c.path})
+			if (len(out.filter) == 1) != c.want || c.want != (len(problems) == 0) || !c.want && problems[0].Path != "x Proxy.AccessLogs.Path" {
+				t.Errorf("%s: %v, %v", c.path, out.filter, problems)
+			}
+		}
+	}
+	// What they write themselves they may.
+	env := environment(t, &api.ProxyConfigEntry{Kind: api.ProxyDefaults, Name: "global", AccessLogs: &api.AccessLogsConfig{Enabled: true, DisableListenerLogs: true, Type: api.FileLogSinkType, Path: "/log"}})
+	if out, problems := accessLogging(env, Client{}, "x", nil); len(problems) > 0 || len(out.filter) != 1 {
+		t.Errorf("proxy-defaults: %v %v", out, problems)
+	}
+}
+
 // TestBrokenMeshEntryIsStrict: what an entry that never could be read asks for is
 // not known, so it may be the stricter setting.
 func TestBrokenMeshEntryIsStrict(t *testing.T) {
@@ -342,7 +384,7 @@ func TestBrokenMeshEntryIsStrict(t *testing.T) {
 // TestListenerWithoutLogs: what one workload's log needs may not be there on its host. A sidecar
 // refuses the listener then, and must not be without the next deny of the others for that.
 func TestListenerWithoutLogs(t *testing.T) {
-	env := environment(t)
+	env := environment(t, &api.ProxyConfigEntry{Kind: api.ProxyDefaults, Name: "global", AccessLogs: &api.AccessLogsConfig{Type: api.FileLogSinkType, Path: "/nowhere/at/proxies.log"}})
 	client := Client{Caps: NewCapabilities(names.CapRBAC, names.CapHTTP2, names.CapListenerLog)}
 	in := func(service string, logs *api.AccessLogsConfig) *Inbound {
 		t.Helper()

@@ -28,7 +28,8 @@ func (s *Server) kept() []stale.Kept {
 	for _, p := range s.identity.Peers() {
 		out = append(out, stale.Kept{
 			What: "what " + p.ID + " says", AsOf: p.Heard,
-			Means: "its new signers, node records and bans are not known here, nor this one's there; check that the two reach each other",
+			Means: "its new signers, node records and bans are not known here, nor this one's there; check that the two reach each other. " +
+				"Until it is back no new signer signs here; one that is gone for good is removed with hauberk ca remove NAME",
 		})
 	}
 	return out

@@ -83,6 +83,9 @@ func (a *apiServer) routes() *http.ServeMux {
 	mux.HandleFunc("POST "+api.BanPath, a.ban)
 	mux.HandleFunc("GET "+api.CAPath, a.ca)
 	mux.HandleFunc("POST "+api.BackupPath, a.backup)
+	mux.HandleFunc("POST "+api.RevokePath, change(a.s.identity.RevokeToken))
+	mux.HandleFunc("POST "+api.WithdrawPath, change(a.s.identity.WithdrawSigner))
+	mux.HandleFunc("POST "+api.RemovePath, change(a.removeControlPlane))
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		fail(w, http.StatusNotFound, "no such path: "+r.Method+" "+r.URL.Path)
 	})

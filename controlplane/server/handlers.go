@@ -69,6 +69,9 @@ func (a *apiServer) status(w http.ResponseWriter, _ *http.Request) {
 			st.Warnings = append(st.Warnings, api.Problem{Where: "control plane", What: w})
 		}
 	}
+	if why := a.s.identity.RotationHeld(); why != "" {
+		st.Warnings = append(st.Warnings, api.Problem{Where: "control plane", What: why})
+	}
 	writeJSON(w, http.StatusOK, st)
 }
 
@@ -347,6 +350,25 @@ func (a *apiServer) ban(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	writeJSON(w, http.StatusOK, struct{}{})
+}
+
+// change serves what is done to the one thing that the path names.
+func change(do func(name string) error) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		if err := do(r.PathValue("name")); err != nil {
+			fail(w, http.StatusConflict, err.Error())
+			return
+		}
+		writeJSON(w, http.StatusOK, struct{}{})
+	}
+}
+
+func (a *apiServer) removeControlPlane(name string) error {
+	id, err := spiffe.ForControlPlane(a.s.cfg.TrustDomain, name)
+	if err != nil {
+		return err
+	}
+	return a.s.identity.RemoveControlPlane(id)
 }
 
 func (a *apiServer) signers() []api.Signer {

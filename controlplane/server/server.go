@@ -152,6 +152,9 @@ func (s *Server) buildXDS() error {
 		Observer:    newObserver(s.metrics),
 		StreamRate:  200,
 		StreamBurst: 400,
+		// It opens few again and again, and many after an outage alone.
+		PeerStreamRate:  25,
+		PeerStreamBurst: 200,
 		// A node's agent relays those of every proxy on its host.
 		MaxPeerSessions: 4096,
 	}, ads.WithPeerID(peerID))

@@ -11,7 +11,8 @@ func ptr[T any](v T) *T { return &v }
 // companions are the entries of the world that the examples are put into.
 func companions() []api.ConfigEntry {
 	return []api.ConfigEntry{
-		&api.ProxyConfigEntry{Kind: api.ProxyDefaults, Name: "global", Config: map[string]any{"protocol": "http"}},
+		&api.ProxyConfigEntry{Kind: api.ProxyDefaults, Name: "global", Config: map[string]any{"protocol": "http"},
+			AccessLogs: &api.AccessLogsConfig{Type: api.FileLogSinkType, Path: "/all"}},
 		&api.ServiceConfigEntry{Kind: api.ServiceDefaults, Name: "db", Protocol: "tcp"},
 		&api.ServiceResolverConfigEntry{Kind: api.ServiceResolver, Name: "api", Subsets: map[string]api.ServiceResolverSubset{
 			"v1": {Filter: "Service.Meta.version == v1"}, "v2": {Filter: "Service.Meta.version == v2"}}},

@@ -259,7 +259,8 @@ func (a *Agent) ensureJoined(ctx context.Context) error {
 	a.mu.Unlock()
 	if a.cfg.Token == "" {
 		if node != nil {
-			return fmt.Errorf("agent: the SVID of %s expired at %s: join again with a new token (hauberk token create)", node.ID, node.Leaf().NotAfter.Format(time.RFC3339))
+			return fmt.Errorf("agent: the SVID of %s expired at %s, and the clock here says %s: set the clock if that is wrong, otherwise join again with a new token (hauberk token create)",
+				node.ID, node.Leaf().NotAfter.UTC().Format(time.RFC3339), time.Now().UTC().Format(time.RFC3339))
 		}
 		return errors.New("agent: this node has not joined: give it a token (hauberk token create --node NAME --service SERVICE)")
 	}
@@ -301,6 +302,11 @@ func (a *Agent) takeJoin(j *identityv1.Joined) error {
 	}
 	a.td, a.node, a.role = j.SVID.ID.TrustDomain(), j.SVID, j.Record.Role
 	a.status.Skew = j.Skew
+	// What a token grants is taken whatever was heard before, but for a ban: a control plane that
+	// was restored from a backup counts from there.
+	if a.said != nil && !a.said.Banned {
+		a.said = nil
+	}
 	a.mu.Unlock()
 	if err := a.takeTrust(u, true); err != nil {
 		return err

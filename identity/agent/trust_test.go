@@ -12,6 +12,7 @@ import (
 
 	"github.com/hauberk-mesh/hauberk/identity/identityv1"
 	"github.com/hauberk-mesh/hauberk/identity/internal/idtest"
+	"github.com/hauberk-mesh/hauberk/identity/spiffe"
 	"github.com/hauberk-mesh/hauberk/identity/svid"
 	"github.com/hauberk-mesh/hauberk/identity/token"
 	"github.com/hauberk-mesh/hauberk/identity/trust"
@@ -215,5 +216,38 @@ func TestHalfKeptTrust(t *testing.T) {
 	r.told(nil, own, bundleOf(t, other, 5, theirsNow))
 	if left, err := r.state.unnamed(); err != nil || len(left) > 0 {
 		t.Errorf("kept as no longer trusted: %v, %v", left, err)
+	}
+}
+
+// TestJoinAtARestoredControlPlane: what a token grants is taken, though the control plane counts
+// from its backup on; a ban stands.
+func TestJoinAtARestoredControlPlane(t *testing.T) {
+	good := idtest.NewSigner(t, td.Name())
+	b := bundleOf(t, td, 1, good)
+	id, err := spiffe.ForNode(td, "n1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, banned := range []bool{false, true} {
+		r := newRemembering(t)
+		r.ready, r.workloads = make(chan struct{}), map[spiffeid.ID]*held{}
+		if r.conn, err = newConnection(r.Agent); err != nil {
+			t.Fatal(err)
+		}
+		r.told(&token.Node{Role: token.RoleNode, Name: "n1", Revision: 9, Banned: banned, Permitted: []token.Permit{{ID: serviceID("job")}}}, b)
+		rec := token.Node{Role: token.RoleNode, Name: "n1", Revision: 2, Permitted: []token.Permit{{ID: serviceID("web")}}}
+		err := r.takeJoin(&identityv1.Joined{
+			SVID: good.SVID(t, id.String()), Bundle: b, Record: rec,
+			Reply: &identityv1.JoinResponse{Bundles: []*identityv1.Bundle{identityv1.NewBundle(b)}, Record: identityv1.NewRecord(rec)},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r.record.Permits(serviceID("web")) == banned || r.record.Banned != banned {
+			t.Errorf("banned %t: after the join %+v", banned, r.record)
+		}
+		if err := r.conn.close(); err != nil {
+			t.Fatal(err)
+		}
 	}
 }

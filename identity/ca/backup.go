@@ -36,7 +36,7 @@ func backup(dir string, w io.Writer) error {
 	if _, err := readState(dir); err != nil {
 		return err
 	}
-	t := tar.NewWriter(w)
+	t := tar.NewWriter(&bounded{w, maxBackup})
 	// The bundle before the keys: a signer's key is stored before the bundle
 	// names it, so every key that this bundle names is among those read later.
 	for _, name := range []string{authorityFile, bundleFile} {
@@ -64,12 +64,28 @@ func backup(dir string, w io.Writer) error {
 		case !e.Type().IsRegular():
 			return nil // a socket of the running process
 		}
-		return addFile(t, dir, name)
+		if err = addFile(t, dir, name); errors.Is(err, fs.ErrNotExist) && filepath.Ext(name) == journalExt {
+			return nil // the running CA has set it aside, or removed it
+		}
+		return err
 	})
 	if err != nil {
 		return err
 	}
 	return t.Close()
+}
+
+// bounded refuses what Restore would.
+type bounded struct {
+	io.Writer
+	left int64
+}
+
+func (b *bounded) Write(p []byte) (int, error) {
+	if b.left -= int64(len(p)); b.left < 0 {
+		return 0, fmt.Errorf("the directory has more than %d bytes, which restore does not take: move the oldest parts of the journal away (issued-*%s)", int64(maxBackup), journalExt)
+	}
+	return b.Writer.Write(p)
 }
 
 func addFile(t *tar.Writer, dir, name string) error {

@@ -11,6 +11,7 @@
 //	signers/         own signers: KEY.key (PKCS#8, 0600) and KEY.crt
 //	bundle.json      the signers of all control planes
 //	issued.jsonl     the journal: one line for each certificate issued
+//	issued-….jsonl   older parts of it
 //	lock             held by the process that has the CA open
 //
 // Other packages keep their files beside these.
@@ -69,6 +70,8 @@ const (
 var (
 	// ErrNotActive: no own signer may sign yet.
 	ErrNotActive = errors.New("this control plane's signer is not active")
+	// ErrExpired: the own signer was active, and is at its end; it is ErrNotActive too.
+	ErrExpired = errors.New("expired")
 	// ErrRequest: the request is at fault, and repeating it will not help.
 	ErrRequest = errors.New("certificate request refused")
 )
@@ -182,7 +185,8 @@ func (c *CA) signing() (key, error) {
 	if c.bundle == nil {
 		return key{}, fmt.Errorf("%w: it has not been admitted to the trust domain %s yet", ErrNotActive, c.cfg.TrustDomain)
 	}
-	var best *trust.Signer
+	now := c.cfg.Now()
+	var best, before *trust.Signer
 	state := "not in the bundle"
 	for _, s := range c.bundle.Signers {
 		if _, mine := c.own[s.ID]; !mine {
@@ -193,12 +197,23 @@ func (c *CA) signing() (key, error) {
 		} else if best == nil || s.NotAfter.After(best.NotAfter) {
 			best = &s
 		}
+		if s.State == trust.Retired && !now.Before(s.Certificate.NotBefore) && !now.After(s.NotAfter) && (before == nil || s.NotAfter.After(before.NotAfter)) {
+			before = &s
+		}
 	}
-	if best == nil {
+	switch {
+	case best == nil:
 		return key{}, fmt.Errorf("%w: it is %s", ErrNotActive, state)
+	case now.After(best.NotAfter):
+		return key{}, fmt.Errorf("%w: signer %s %w at %s, and the clock here says %s", ErrNotActive, best.ID, ErrExpired, rfc3339(best.NotAfter), rfc3339(now))
+	case !now.Before(best.Certificate.NotBefore):
+		return c.own[best.ID], nil
+	case before != nil:
+		// The clock was ahead when the active one was made, and has been set since. Everybody
+		// verifies with the one before it as long as it lives.
+		return c.own[before.ID], nil
 	}
-	if c.cfg.Now().After(best.NotAfter) {
-		return key{}, fmt.Errorf("%w: signer %s expired at %s: prepare and activate a new one", ErrNotActive, best.ID, best.NotAfter.UTC().Format(time.RFC3339))
-	}
-	return c.own[best.ID], nil
+	return key{}, fmt.Errorf("%w: signer %s is not valid before %s, and the clock here says %s", ErrNotActive, best.ID, rfc3339(best.Certificate.NotBefore), rfc3339(now))
 }
+
+func rfc3339(t time.Time) string { return t.UTC().Format(time.RFC3339) }

@@ -98,8 +98,10 @@ func (c *CA) Prepare() (trust.Signer, error) {
 func (c *CA) unpublished() (key, bool) {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
+	now := c.cfg.Now()
 	for _, id := range slices.Sorted(maps.Keys(c.own)) {
-		if _, ok := c.bundle.Signer(id); !ok && c.cfg.Now().Before(c.own[id].cert.NotAfter) {
+		cert := c.own[id].cert
+		if _, ok := c.bundle.Signer(id); !ok && !now.Before(cert.NotBefore) && now.Before(cert.NotAfter) {
 			return c.own[id], true
 		}
 	}

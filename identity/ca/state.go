@@ -32,7 +32,8 @@ import (
 const (
 	authorityFile = "authority.json"
 	bundleFile    = "bundle.json"
-	journalFile   = "issued.jsonl"
+	journalExt    = ".jsonl"
+	journalFile   = "issued" + journalExt
 	signersDir    = "signers"
 	keySuffix     = ".key"
 	certSuffix    = ".crt"

@@ -171,7 +171,13 @@ func (s *Server) ActivateSigner(id string, force bool) error {
 
 // WithdrawSigner takes a signer out of the bundle, and with it everything it has
 // signed.
-func (s *Server) WithdrawSigner(id string) error { return s.ca.Withdraw(id) }
+func (s *Server) WithdrawSigner(id string) error {
+	if err := s.ca.Withdraw(id); err != nil {
+		return err
+	}
+	s.log.Warn("signer withdrawn", "signer", id)
+	return nil
+}
 
 // CAStatus describes the certificate authority for people.
 type CAStatus struct {

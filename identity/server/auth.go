@@ -139,7 +139,9 @@ func (a *Authenticator) authenticate(ctx context.Context, method string) (contex
 }
 
 func (a *Authenticator) refuse(method string, who Peer, err error) error {
-	a.server.log.Warn("call refused", "method", method, "peer", who.ID.String(), "err", err)
+	if a.server.limits.refusals.Allow() {
+		a.server.log.Warn("call refused", "method", method, "peer", who.ID.String(), "err", err)
+	}
 	return err
 }
 
@@ -262,7 +264,9 @@ func (p peerCredentials) Clone() credentials.TransportCredentials {
 func (p peerCredentials) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
 	conn, tlsInfo, err := p.handshake(raw)
 	if err != nil {
-		p.auth.server.log.Warn("connection refused", "peer", raw.RemoteAddr().String(), "err", err)
+		if p.auth.server.limits.refusals.Allow() {
+			p.auth.server.log.Warn("connection refused", "peer", raw.RemoteAddr().String(), "err", err)
+		}
 		return nil, nil, err
 	}
 	if len(tlsInfo.State.PeerCertificates) == 0 {

@@ -41,6 +41,10 @@ type directory struct {
 	entries map[string]ControlPlane
 	changed chan struct{}
 	changes uint64
+	// own is this control plane's ID, once it has said where it is; insisted, that it did so
+	// against what others had.
+	own      string
+	insisted bool
 }
 
 func openDirectory(path string, td spiffeid.TrustDomain) (*directory, error) {
@@ -137,6 +141,7 @@ func (d *directory) Changed() <-chan struct{} {
 func (d *directory) setOwn(id spiffeid.ID, addresses []string) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	d.own = id.String()
 	old, ok := d.entries[id.String()]
 	if ok && !old.Removed && slices.Equal(old.Addresses, addresses) {
 		return nil
@@ -155,7 +160,9 @@ func (d *directory) remove(id spiffeid.ID) error {
 	return d.put(ControlPlane{ID: old.ID, Revision: old.Revision + 1, Removed: true})
 }
 
-// merge takes entries of another control plane that are later than ours.
+// merge takes entries of another control plane that are later than ours. Of the own entry others
+// may have a later one, of the life before a backup was restored: where this control plane is it
+// knows itself.
 func (d *directory) merge(list []*identityv1.ControlPlane) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -165,7 +172,12 @@ func (d *directory) merge(list []*identityv1.ControlPlane) error {
 			return err
 		}
 		old, ok := d.entries[entry.ID]
-		if ok && old.Revision >= entry.Revision {
+		switch {
+		case ok && entry.Revision >= old.Revision && d.disputes(entry, old):
+			// Once: with a second control plane of this ID it would never end.
+			d.insisted = true
+			entry = ControlPlane{ID: old.ID, Addresses: old.Addresses, Revision: entry.Revision + 1}
+		case ok && !entry.later(old):
 			continue
 		}
 		if err := d.put(entry); err != nil {
@@ -173,6 +185,16 @@ func (d *directory) merge(list []*identityv1.ControlPlane) error {
 		}
 	}
 	return nil
+}
+
+// later says whether an entry replaces another of the same control plane; a removal does at one revision.
+func (c ControlPlane) later(old ControlPlane) bool {
+	return c.Revision > old.Revision || c.Revision == old.Revision && c.Removed && !old.Removed
+}
+
+// disputes says whether an entry has the own control plane elsewhere.
+func (d *directory) disputes(entry, old ControlPlane) bool {
+	return entry.ID == d.own && !d.insisted && !entry.Removed && !old.Removed && !slices.Equal(entry.Addresses, old.Addresses)
 }
 
 // put stores and announces an entry; mu is held.

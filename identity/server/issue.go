@@ -16,11 +16,13 @@ import (
 
 // Join implements identityv1.IdentityServer.
 func (s *Server) Join(_ context.Context, r *identityv1.JoinRequest) (*identityv1.JoinResponse, error) {
-	if err := s.limits.join(); err != nil {
-		return nil, err
-	}
 	if td := r.GetTrustDomain(); td != "" && td != s.cfg.TrustDomain.Name() {
 		return nil, status.Errorf(codes.FailedPrecondition, "this control plane is of the trust domain %s, not of %q", s.cfg.TrustDomain, td)
+	}
+	// Whoever reaches the port can ask. Without a token that is good he spends nothing of the
+	// budget that those share who have one.
+	if err := s.tokens.Check(r.GetTokenId(), r.GetSecret()); err != nil {
+		return nil, s.joinRefused(r.GetTokenId(), err)
 	}
 	// Whatever can fail without the token is tried first: the token is gone once
 	// it is used.
@@ -31,10 +33,12 @@ func (s *Server) Join(_ context.Context, r *identityv1.JoinRequest) (*identityv1
 	if _, err := s.ca.Pin(); err != nil {
 		return nil, s.notSigning(err)
 	}
+	if err := s.limits.join(); err != nil {
+		return nil, err
+	}
 	tok, err := s.tokens.Consume(r.GetTokenId(), r.GetSecret())
 	if err != nil {
-		s.log.Warn("join refused", "token", r.GetTokenId(), "err", err)
-		return nil, status.Errorf(codes.PermissionDenied, "%v", err)
+		return nil, s.joinRefused(r.GetTokenId(), err)
 	}
 	rec := token.Node{
 		Role: tok.Role, Name: tok.Name, Permitted: tok.Permitted, Key: key,
@@ -47,7 +51,7 @@ func (s *Server) Join(_ context.Context, r *identityv1.JoinRequest) (*identityv1
 	if err != nil {
 		return nil, status.Error(codes.Internal, err.Error())
 	}
-	chain, err := s.sign(r.GetCsr(), id, rec.Name)
+	chain, err := s.handOut(r.GetCsr(), id, rec, func(now token.Node) bool { return now.Key == key })
 	if err != nil {
 		return nil, err
 	}
@@ -60,6 +64,14 @@ func (s *Server) Join(_ context.Context, r *identityv1.JoinRequest) (*identityv1
 		reply.State = s.state()
 	}
 	return reply, nil
+}
+
+// joinRefused tells who tried and failed, and the log so far as that can be read.
+func (s *Server) joinRefused(tokenID string, err error) error {
+	if s.limits.refusals.Allow() {
+		s.log.Warn("join refused", "token", tokenID, "err", err)
+	}
+	return status.Errorf(codes.PermissionDenied, "%v", err)
 }
 
 // record stores what a token grants. A token made before a ban does not lift it.
@@ -123,11 +135,12 @@ func (s *Server) Renew(ctx context.Context, r *identityv1.RenewRequest) (*identi
 	case err != nil:
 		return nil, asStatus(err)
 	}
-	chain, err := s.sign(r.GetCsr(), who.ID, who.Name)
+	at := identityv1.Time(s.now())
+	chain, err := s.handOut(r.GetCsr(), who.ID, rec, func(now token.Node) bool { return now.Key == key })
 	if err != nil {
 		return nil, err
 	}
-	return &identityv1.RenewResponse{ServerTime: identityv1.Time(s.now()), Chain: chain, Record: identityv1.NewRecord(rec)}, nil
+	return &identityv1.RenewResponse{ServerTime: at, Chain: chain, Record: identityv1.NewRecord(rec)}, nil
 }
 
 // IssueWorkload implements identityv1.IdentityServer.
@@ -151,11 +164,12 @@ func (s *Server) IssueWorkload(ctx context.Context, r *identityv1.IssueWorkloadR
 	if _, err := identityv1.CSRKey(r.GetCsr()); err != nil {
 		return nil, status.Error(codes.InvalidArgument, err.Error())
 	}
-	chain, err := s.sign(r.GetCsr(), id.ID, who.Name)
+	at := identityv1.Time(s.now())
+	chain, err := s.handOut(r.GetCsr(), id.ID, rec, func(now token.Node) bool { return now.Key == rec.Key && permits(now, id.ID) })
 	if err != nil {
 		return nil, err
 	}
-	return &identityv1.IssueWorkloadResponse{ServerTime: identityv1.Time(s.now()), Chain: chain}, nil
+	return &identityv1.IssueWorkloadResponse{ServerTime: at, Chain: chain}, nil
 }
 
 // permits says whether a record names the ID. Reserved IDs and those of other
@@ -170,6 +184,21 @@ func permits(rec token.Node, id spiffeid.ID) bool {
 		}
 	}
 	return false
+}
+
+// handOut signs for the holder of a record, and gives what is signed only if the record as it is
+// then grants it: no withdrawal or ban is acknowledged after which something is given by what
+// stood there before.
+func (s *Server) handOut(csr []byte, id spiffeid.ID, rec token.Node, granted func(token.Node) bool) ([][]byte, error) {
+	chain, err := s.sign(csr, id, rec.Name)
+	if err != nil {
+		return nil, err
+	}
+	if now, ok := s.nodes.Get(rec.Role, rec.Name); !ok || now.Banned || !granted(now) {
+		s.log.Warn("SVID not given, the record changed while it was signed", "src_id", id.String(), "role", string(rec.Role), "name", rec.Name)
+		return nil, status.Errorf(codes.PermissionDenied, "no SVID for %s: the record of %s %q was changed meanwhile", id, rec.Role, rec.Name)
+	}
+	return chain, nil
 }
 
 func (s *Server) sign(csr []byte, id spiffeid.ID, node string) ([][]byte, error) {

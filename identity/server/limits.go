@@ -9,10 +9,14 @@ import (
 )
 
 // limits bound what callers can make the control plane do. A join costs a
-// signature and two files on disk; the callers of the other methods are known,
+// signature and two files on disk, and is counted once its token is known to be
+// good: what no token is good for costs next to nothing. The callers of the other methods are known,
 // and each has its own budget, so that one node in a loop starves no other.
 type limits struct {
 	joins *rate.Limiter
+	// refusals bounds what those who are refused have written to the log: whoever reaches the
+	// port can be refused as often as he likes.
+	refusals *rate.Limiter
 
 	mu      sync.Mutex
 	callers map[string]*rate.Limiter
@@ -21,6 +25,9 @@ type limits struct {
 const (
 	joinsPerSecond = 10
 	joinBurst      = 100
+
+	refusalsPerSecond = 10
+	refusalBurst      = 100
 	// A node asks once for each workload when it starts, and hardly ever after.
 	callsPerSecond = 20
 	callBurst      = 500
@@ -32,7 +39,7 @@ const (
 )
 
 func newLimits() *limits {
-	return &limits{joins: rate.NewLimiter(joinsPerSecond, joinBurst), callers: map[string]*rate.Limiter{}}
+	return &limits{joins: rate.NewLimiter(joinsPerSecond, joinBurst), refusals: rate.NewLimiter(refusalsPerSecond, refusalBurst), callers: map[string]*rate.Limiter{}}
 }
 
 func (l *limits) join() error {

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"errors"
 	"maps"
 	"slices"
 	"sync"
@@ -8,6 +9,7 @@ import (
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
+	"github.com/hauberk-mesh/hauberk/identity/ca"
 	"github.com/hauberk-mesh/hauberk/identity/trust"
 )
 
@@ -81,6 +83,24 @@ func (p *published) everywhere(signer string, peers []string, now time.Time, set
 	return now.Sub(p.since[signer]) >= settle
 }
 
+// missing are those of the named control planes that have not confirmed a signer.
+func (p *published) missing(signer string, peers []string) []string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.DeleteFunc(slices.Clone(peers), func(peer string) bool { return p.peers[peer][signer] })
+}
+
+// otherIDs are the other control planes on record.
+func (s *Server) otherIDs() []string {
+	var out []string
+	for _, p := range s.peers.list() {
+		if p.ID != s.id.String() {
+			out = append(out, p.ID)
+		}
+	}
+	return out
+}
+
 // publishSigners records what all nodes connected here have been sent.
 func (s *Server) publishSigners() {
 	bundle := s.ca.Bundle()
@@ -101,14 +121,10 @@ func (s *Server) publishSigners() {
 // operator removes it, because the nodes it may still serve would refuse the
 // signer's SVIDs.
 func (s *Server) isPublished(signer string) bool {
-	var peers []string
-	for _, p := range s.peers.list() {
-		if p.ID != s.id.String() {
-			peers = append(peers, p.ID)
-		}
-	}
-	// A signer that no other control plane has admitted is known to nobody.
-	if _, err := s.ca.Pin(); err != nil && len(peers) == 0 {
+	peers := s.otherIDs()
+	// A signer that no other control plane has admitted is known to nobody. One that follows an
+	// own one, which has expired, is of a control plane that is alone.
+	if _, err := s.ca.Pin(); err != nil && !errors.Is(err, ca.ErrExpired) && len(peers) == 0 {
 		return false
 	}
 	return s.published.everywhere(signer, peers, s.now(), s.cfg.Settle)

@@ -12,8 +12,11 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 
+	"github.com/hauberk-mesh/hauberk/identity/ca"
 	"github.com/hauberk-mesh/hauberk/identity/identityv1"
 	"github.com/hauberk-mesh/hauberk/identity/svid"
 	"github.com/hauberk-mesh/hauberk/identity/token"
@@ -24,19 +27,63 @@ import (
 // when it signs; else, for a control plane that is being admitted, from the state
 // directory or with the token.
 func (s *Server) openSelf(ctx context.Context) error {
-	if _, err := s.ca.Pin(); err == nil {
+	_, why := s.ca.Pin()
+	if why == nil {
 		return s.renewSelf()
+	}
+	expired := errors.Is(why, ca.ErrExpired)
+	if expired && s.alone() {
+		return s.beginAnew(why)
 	}
 	own, err := s.loadSelf()
 	if err == nil {
 		s.setSelf(own)
 		return nil
 	}
-	if s.cfg.JoinToken == "" {
-		return fmt.Errorf("the signer of control plane %q has not been admitted yet, and it has no SVID (%w): give it a token that a running control plane made (hauberk token create --role controlplane --name %s)",
-			s.cfg.ControlPlane, err, s.cfg.ControlPlane)
+	switch {
+	case s.cfg.JoinToken != "":
+		if err := s.join(ctx); err != nil && expired {
+			return fmt.Errorf("%w; a token that has not been used is needed, because %w", err, why)
+		} else if err != nil {
+			return err
+		}
+		return nil
+	case expired:
+		return fmt.Errorf("%w: it was off when its next one was due. Set the clock if that is wrong; otherwise give it a new token that another control plane made (hauberk token create --role controlplane --node %s)",
+			why, s.cfg.ControlPlane)
 	}
-	return s.join(ctx)
+	return fmt.Errorf("the signer of control plane %q has not been admitted yet, and it has no SVID (%w): give it a token that a running control plane made (hauberk token create --role controlplane --node %s)",
+		s.cfg.ControlPlane, err, s.cfg.ControlPlane)
+}
+
+// alone says that no other control plane is on record.
+func (s *Server) alone() bool {
+	return len(s.otherIDs()) == 0
+}
+
+// beginAnew has another signer sign at once, after the end of the only one that did: whatever that
+// one has signed is at its end too, so that nobody is refused by it who was not before.
+func (s *Server) beginAnew(why error) error {
+	var next trust.Signer
+	var err error
+	now := s.now()
+	own := s.ca.Signers()
+	if i := slices.IndexFunc(own, func(k trust.Signer) bool {
+		return k.State == trust.Prepared && !now.Before(k.Certificate.NotBefore) && now.Before(k.NotAfter)
+	}); i >= 0 {
+		next = own[i]
+	} else {
+		next, err = s.ca.Prepare()
+	}
+	if err == nil {
+		err = s.ca.Activate(next.ID)
+	}
+	if err != nil {
+		return fmt.Errorf("%w; another cannot take its place: %w", why, err)
+	}
+	s.log.Error("the signer expired while this control plane was off. Another signs from now on; every node and operator has to join again with a new token (hauberk token create)",
+		"err", why, "signer", next.ID)
+	return s.renewSelf()
 }
 
 // join uses the token of the role control plane.
@@ -54,7 +101,7 @@ func (s *Server) join(ctx context.Context) error {
 		return err
 	}
 	if joined.SVID.ID != s.id {
-		return fmt.Errorf("the token is for %s, this control plane is %s: make one with --role controlplane --name %s", joined.SVID.ID, s.id, s.cfg.ControlPlane)
+		return fmt.Errorf("the token is for %s, this control plane is %s: make one with --role controlplane --node %s", joined.SVID.ID, s.id, s.cfg.ControlPlane)
 	}
 	if err := s.mergeState(joined.Reply.GetState()); err != nil {
 		return err
@@ -120,7 +167,8 @@ func (s *Server) keepSelf(ctx context.Context) {
 		}
 		pin, err := s.ca.Pin()
 		switch signs := err == nil; {
-		case signs && (pin.String() != signer || !s.now().Before(due)):
+		// One that is not valid yet was made when the clock was ahead.
+		case signs && (pin.String() != signer || !s.now().Before(due) || s.now().Before(own.Leaf().NotBefore)):
 			if err := s.renewSelf(); err != nil {
 				s.log.Error("renewing the own SVID failed", "err", err)
 				break
@@ -263,6 +311,9 @@ func (s *Server) keepHouse(ctx context.Context) {
 			if err := s.tokens.Prune(); err != nil {
 				s.log.Error("removing expired tokens failed", "err", err)
 			}
+			if why := s.RotationHeld(); why != "" {
+				s.log.Error("the next signer does not sign", "why", why)
+			}
 		}
 		select {
 		case <-ctx.Done():
@@ -272,42 +323,64 @@ func (s *Server) keepHouse(ctx context.Context) {
 	}
 }
 
-// rotateSigner prepares the next own signer at half the life of the active one,
-// and activates a prepared one when everybody verifies with it: at once when
-// none signs yet, else at two thirds of the active one's life, so that its
-// certificate has been in every bundle for long.
-func (s *Server) rotateSigner() error {
-	var active, prepared *trust.Signer
+// aheadOfTime is how far in the future a signer must begin to be left out: a clock that was months
+// ahead has made it. Until one takes its place the one before it signs.
+const aheadOfTime = 24 * time.Hour
+
+// ownSigners are those of which rotation decides. ahead is an active one that is left out.
+func (s *Server) ownSigners(now time.Time) (active, prepared, ahead *trust.Signer) {
 	for _, own := range s.ca.Signers() {
-		switch own.State {
-		case trust.Active:
+		begins := own.Certificate.NotBefore
+		switch {
+		case own.State == trust.Active && begins.Sub(now) > aheadOfTime:
+			ahead = &own
+		case own.State == trust.Active:
 			active = &own
-		case trust.Prepared:
+		case own.State == trust.Prepared && !begins.After(now):
 			prepared = &own
 		}
 	}
+	return active, prepared, ahead
+}
+
+// dueAt is when the successor of an active signer signs: its certificate has been in every bundle for long then.
+func dueAt(active *trust.Signer) time.Time {
+	begins := active.Certificate.NotBefore
+	return begins.Add(active.NotAfter.Sub(begins) / 3 * 2)
+}
+
+// rotateSigner prepares the next own signer at half the life of the active one,
+// and activates a prepared one when everybody verifies with it: at once when
+// none signs yet, else at two thirds of the active one's life.
+func (s *Server) rotateSigner() error {
+	now := s.now()
+	active, prepared, ahead := s.ownSigners(now)
 	if active != nil && prepared != nil {
 		// One that never came into the bundle is prepared again, below.
 		if _, ok := s.ca.Bundle().Signer(prepared.ID); !ok {
 			prepared = nil
 		}
 	}
-	now := s.now()
-	if active != nil {
-		life := active.NotAfter.Sub(active.Certificate.NotBefore)
-		if prepared == nil {
-			if now.Before(active.Certificate.NotBefore.Add(life / 2)) {
-				return nil
-			}
-			next, err := s.ca.Prepare()
-			if err == nil {
-				s.log.Info("next signer prepared", "signer", next.ID)
-			}
-			return err
+	switch {
+	case active == nil && prepared == nil && ahead != nil:
+		next, err := s.ca.Prepare()
+		if err == nil {
+			s.log.Error("the active signer is not valid yet, the clock was ahead when it was made; another is prepared",
+				"signer", ahead.ID, "not_before", ahead.Certificate.NotBefore, "next", next.ID)
 		}
-		if now.Before(active.Certificate.NotBefore.Add(life / 3 * 2)) {
+		return err
+	case active != nil && prepared == nil:
+		begins := active.Certificate.NotBefore
+		if now.Before(begins.Add(active.NotAfter.Sub(begins) / 2)) {
 			return nil
 		}
+		next, err := s.ca.Prepare()
+		if err == nil {
+			s.log.Info("next signer prepared", "signer", next.ID)
+		}
+		return err
+	case active != nil && now.Before(dueAt(active)):
+		return nil
 	}
 	if prepared == nil || !s.isPublished(prepared.ID) {
 		return nil
@@ -317,4 +390,21 @@ func (s *Server) rotateSigner() error {
 	}
 	s.log.Info("signer active", "signer", prepared.ID)
 	return nil
+}
+
+// RotationHeld says why the next own signer does not sign for an hour and more though it is due;
+// "" when all is well.
+func (s *Server) RotationHeld() string {
+	now := s.now()
+	active, prepared, _ := s.ownSigners(now)
+	if active == nil || prepared == nil || now.Before(dueAt(active).Add(time.Hour)) {
+		return ""
+	}
+	waits := "this control plane's own nodes"
+	if missing := s.published.missing(prepared.ID, s.otherIDs()); len(missing) > 0 {
+		waits = strings.Join(missing, ", ")
+	}
+	return fmt.Sprintf("signer %s was to sign from %s on, and waits for %s to have it; at %s the present one ends, and nobody gets or renews an SVID here. "+
+		"Bring back who is away, or remove a control plane that is gone for good: hauberk ca remove NAME",
+		prepared.ID, dueAt(active).UTC().Format(time.RFC3339), waits, active.NotAfter.UTC().Format(time.RFC3339))
 }

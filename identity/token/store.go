@@ -138,14 +138,44 @@ func (s *Store) Create(spec Spec) (Token, Record, error) {
 	return t, rec, nil
 }
 
+// Check says why a token cannot be used, and does not use it.
+func (s *Store) Check(id string, secret []byte) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_, err := s.usable(id, secret, s.now().UTC())
+	return err
+}
+
 // Consume uses a token up. Of any number of calls, one returns nil, and when it
 // does the use is on disk.
 func (s *Store) Consume(id string, secret []byte) (Record, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := s.now().UTC()
+	rec, err := s.usable(id, secret, now)
+	if err != nil {
+		return Record{}, err
+	}
+	rec.Used = now
+	data, err := json.Marshal(usedJSON{now})
+	if err != nil {
+		return Record{}, fmt.Errorf("token %s: %w", id, err)
+	}
+	switch err := s.create(s.path(id, usedExt), data); {
+	case errors.Is(err, fs.ErrExist):
+		// Another process was faster.
+		return Record{}, &Error{ID: id, Err: ErrUsed}
+	case err != nil:
+		return Record{}, fmt.Errorf("token %s: its use cannot be stored, so it is refused: %w", id, err)
+	}
+	return rec, nil
+}
+
+// usable returns the record of a token that is good at the time now. The caller holds mu.
+func (s *Store) usable(id string, secret []byte, now time.Time) (Record, error) {
 	if !validID(id) {
 		return Record{}, &Error{ID: "of a malformed id", Err: ErrUnknown}
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	rec, hash, err := s.read(id)
 	if errors.Is(err, fs.ErrNotExist) {
 		return Record{}, &Error{ID: id, Err: ErrUnknown}
@@ -160,21 +190,8 @@ func (s *Store) Consume(id string, secret []byte) (Record, error) {
 	if !rec.Used.IsZero() {
 		return Record{}, &Error{ID: id, Err: ErrUsed, When: rec.Used}
 	}
-	now := s.now().UTC()
 	if !now.Before(rec.Expires) {
 		return Record{}, &Error{ID: id, Err: ErrExpired, When: rec.Expires}
-	}
-	rec.Used = now
-	data, err := json.Marshal(usedJSON{now})
-	if err != nil {
-		return Record{}, fmt.Errorf("token %s: %w", id, err)
-	}
-	switch err := s.create(s.path(id, usedExt), data); {
-	case errors.Is(err, fs.ErrExist):
-		// Another process was faster.
-		return Record{}, &Error{ID: id, Err: ErrUsed}
-	case err != nil:
-		return Record{}, fmt.Errorf("token %s: its use cannot be stored, so it is refused: %w", id, err)
 	}
 	return rec, nil
 }

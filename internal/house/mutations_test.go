@@ -361,6 +361,15 @@ var mutations = []struct {
 	{"turns of handshakes", "sidecar/listener/accept.go", "	fair.Background(fair.Handshake)\n", "	_ = fair.Background\n", "sidecar/listener", "TestHandshakesTakeTurns"},
 	{"nothing is accepted before it may be", "sidecar/listener/manager.go", "held := !over && (m.held.Load() ||", "held := !over && (false ||", "sidecar/listener", "TestHold"},
 	{"turns of updates", "sidecar/state.go", "		fair.Background(fair.Cluster)\n		cfg, err", "		_ = fair.Background\n		cfg, err", "sidecar", "TestUpdatesTakeTurns"},
+	{"what is withdrawn while it is signed", "identity/server/issue.go", "!ok || now.Banned || !granted(now) {", "!ok && now.Banned && !granted(now) {", "identity/server", "TestNothingIsGivenAfterAWithdrawal"},
+	{"joins of those without a token", "identity/server/issue.go", "if err := s.tokens.Check(r.GetTokenId(), r.GetSecret()); err != nil {", "if err := s.limits.join(); err != nil {", "identity/server", "TestStrangersSpendNoJoins"},
+	{"a clock that was ahead", "identity/ca/ca.go", "	case before != nil:", "	case false:", "identity/server", "TestClockThatWasAhead"},
+	{"what may be valid stays in the journal", "identity/ca/journal.go", "&& until.Before(now) {", "&& until.Before(now.Add(1000*time.Hour)) {", "identity/ca", "TestJournalIsBounded"},
+	{"new streams of one peer", "xds/ads/server.go", "case s.streams != nil && !s.streams.allow(peer, time.Now()):", "case false && !s.streams.allow(peer, time.Now()):", "xds/ads", "TestNewStreamsOfOnePeer"},
+	{"what the requests of one peer cost", "xds/ads/session.go", "return s.server.work.spend(s.peerID, cost, now), nil", "return 0 * time.Duration(cost), nil", "xds/ads", "TestRequestsOfOnePeerAreBounded"},
+	{"log files of registrations", "controlplane/render/accesslog.go", "!env.logsLieAt(c.Path) {", "!env.logsLieAt(c.Path) && false {", "controlplane/render", "TestLogFilesOfRegistrations"},
+	{"the environment in headers", "controlplane/render/headers.go", "tellsOfTheHost(values[name]); op != \"\" {", "tellsOfTheHost(values[name]); op != op {", "controlplane/render", "TestHeaderChanges"},
+	{"sockets that hand out keys", "controlplane/catalog/validate/proxy.go", "	case ours(socket):", "	case false && ours(socket):", "controlplane/catalog/validate", "TestOwnSockets"},
 	{"silent control planes", "identity/server/sync.go", "			s.heard.note(peer, s.now())", "", "cmd/hauberk", "TestSilentControlPlaneIsAlarmed"},
 }
 

@@ -66,6 +66,11 @@ type Config struct {
 	// rate admits all.
 	StreamRate  rate.Limit
 	StreamBurst int
+	// PeerStreamRate and PeerStreamBurst are those of one peer. What they refuse spends
+	// nothing of StreamRate, which all peers share, so that one that opens and closes
+	// streams keeps none of the others away. Zero is no bound.
+	PeerStreamRate  rate.Limit
+	PeerStreamBurst int
 	// MaxSessions bounds open streams. Zero is no bound.
 	MaxSessions int
 	// MaxPeerSessions bounds those of one peer. What it refuses spends nothing of

@@ -27,6 +27,9 @@ type Server struct {
 	peerID  func(context.Context) (string, error)
 	limiter *rate.Limiter
 	log     *slog.Logger
+	// streams are what a peer may open, work is what its requests may cost, said what is
+	// written to the log of what it rejects.
+	streams, work, said *budgets
 
 	mu       sync.Mutex
 	sessions map[uint64]*session
@@ -56,6 +59,11 @@ func New(cfg Config, opts ...Option) *Server {
 		peers:    map[string]int{},
 		named:    map[string]int{},
 		idle:     make(chan struct{}),
+		work:     newBudgets(namesPerSecond, namesBurst),
+		said:     newBudgets(rejectionsPerSecond, rejectionBurst),
+	}
+	if cfg.PeerStreamRate > 0 {
+		s.streams = newBudgets(cfg.PeerStreamRate, cfg.PeerStreamBurst)
 	}
 	if cfg.StreamRate > 0 {
 		s.limiter = rate.NewLimiter(cfg.StreamRate, max(1, cfg.StreamBurst))
@@ -117,6 +125,9 @@ func (s *Server) admit(peer string, w wire, cancel context.CancelCauseFunc) (*se
 	case s.cfg.MaxPeerSessions > 0 && s.peers[peer] >= s.cfg.MaxPeerSessions:
 		s.cfg.Observer.Refused("too many sessions of a peer")
 		return nil, status.Errorf(codes.ResourceExhausted, "%s has its limit of %d sessions at this control plane", peer, s.cfg.MaxPeerSessions)
+	case s.streams != nil && !s.streams.allow(peer, time.Now()):
+		s.cfg.Observer.Refused("too many new streams of a peer")
+		return nil, status.Errorf(codes.ResourceExhausted, "this control plane admits %v new streams a second of %s; back off", float64(s.cfg.PeerStreamRate), peer)
 	case s.limiter != nil && !s.limiter.Allow():
 		s.cfg.Observer.Refused("too many new streams")
 		return nil, status.Errorf(codes.ResourceExhausted, "this control plane admits %v new streams a second; back off", float64(s.cfg.StreamRate))

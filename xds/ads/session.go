@@ -141,14 +141,22 @@ func (s *session) loop(ctx context.Context, view View, first request, in <-chan 
 			sent <- err
 		}
 	}()
-	timer := time.NewTimer(time.Hour)
+	timer, rest := time.NewTimer(time.Hour), time.NewTimer(time.Hour)
 	defer timer.Stop()
+	defer rest.Stop()
 	changed := view.Changed()
 	s.see(view.Current())
-	if err := s.handle(first); err != nil {
+	wait, err := s.handle(first)
+	if err != nil {
 		return err
 	}
+	from := in
 	for sending := false; ; {
+		if wait > 0 { // the peer has spent what its requests may cost
+			from = nil
+			rest.Reset(wait)
+			wait = 0
+		}
 		if !sending {
 			batch, wake := s.decide()
 			if len(batch) > 0 {
@@ -163,14 +171,16 @@ func (s *session) loop(ctx context.Context, view View, first request, in <-chan 
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
-		case r := <-in:
+		case <-rest.C:
+			from = in
+		case r := <-from:
 			if errors.Is(r.err, io.EOF) {
 				return nil
 			}
 			if r.err != nil {
 				return r.err
 			}
-			if err := s.handle(r.req); err != nil {
+			if wait, err = s.handle(r.req); err != nil {
 				return err
 			}
 		case <-changed:
@@ -186,12 +196,13 @@ func (s *session) loop(ctx context.Context, view View, first request, in <-chan 
 	}
 }
 
-// handle gives a request to the core and tells the observer what it was.
-func (s *session) handle(req request) error {
+// handle gives a request to the core and tells the observer what it was. It returns how long the
+// next one has to wait.
+func (s *session) handle(req request) (time.Duration, error) {
 	now := time.Now()
 	s.mu.Lock()
 	ev, err := s.core.apply(req, now)
-	more := s.core.size() - s.charged
+	more, cost := s.core.size()-s.charged, s.core.cost(req)
 	info := s.info
 	s.mu.Unlock()
 	if err == nil && more != 0 {
@@ -200,18 +211,20 @@ func (s *session) handle(req request) error {
 	}
 	if err != nil {
 		s.server.log.Warn("stream ended for its request", "src", info.Client.NodeID, "src_id", info.Client.PeerID, "err", err)
-		return err
+		return 0, err
 	}
 	switch {
 	case ev == nil:
 	case ev.acked:
 		s.server.cfg.Observer.Acked(info, ev.url, ev.took)
 	default:
-		s.server.log.Warn("configuration rejected by its client", "src", info.Client.NodeID, "src_id", info.Client.PeerID,
-			"type", ev.url, "resources", ev.nacked, "err", ev.detail)
+		if s.server.said.allow(s.peerID, now) {
+			s.server.log.Warn("configuration rejected by its client", "src", info.Client.NodeID, "src_id", info.Client.PeerID,
+				"type", ev.url, "resources", few(ev.nacked), "err", ev.detail)
+		}
 		s.server.cfg.Observer.Nacked(info, ev.url, ev.nacked, ev.detail)
 	}
-	return nil
+	return s.server.work.spend(s.peerID, cost, now), nil
 }
 
 // see takes the view's newest set.

@@ -249,7 +249,10 @@ func (c *Client) load() {
 		applied += c.loadType(ts, byType[ts.url])
 	}
 	c.mu.Lock()
-	c.status.CachedAt = st.Saved
+	// A clock that was ahead has it from the future; it is no younger than this start.
+	if c.status.CachedAt = st.Saved; c.status.CachedAt.After(time.Now()) {
+		c.status.CachedAt = time.Now()
+	}
 	c.fromCacheLocked(applied > 0 || slices.ContainsFunc(c.order, func(ts *typeState) bool { return ts.wildcard }))
 	c.mu.Unlock()
 	c.log.Info("cached configuration applied", "resources", applied, "sequence", st.Sequence, "age", time.Since(st.Saved).Round(time.Second))

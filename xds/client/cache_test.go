@@ -104,6 +104,22 @@ func TestAgeOfTheConfiguration(t *testing.T) {
 	})
 }
 
+// TestAgeOfACacheFromTheFuture: one that was written while the clock was years ahead ages all the
+// same, so that it is told when nobody confirms it.
+func TestAgeOfACacheFromTheFuture(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "config.cache")
+	if err := openCache(t, path).Store("cp1", mesh()); err != nil { // a bubble's clock is behind this one
+		t.Fatal(err)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		c, _ := run(t, newMirror(), Config{Servers: []Server{nowhere}, Cache: openCache(t, path)})
+		time.Sleep(time.Hour)
+		if st := c.Status(); !st.FromCache || time.Since(st.AsOf) != time.Hour {
+			t.Errorf("after an hour it is %v old", time.Since(st.AsOf))
+		}
+	})
+}
+
 func TestCachedVersionsAreNotSentAgain(t *testing.T) {
 	protocols(t, func(t *testing.T, sotw bool) {
 		synctest.Test(t, func(t *testing.T) {

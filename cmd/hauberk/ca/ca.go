@@ -20,8 +20,8 @@ import (
 
 // Command returns `hauberk ca`.
 func Command(env *cli.Env) *cobra.Command {
-	cmd := &cobra.Command{Use: "ca", Short: "show, back up and restore the certificate authority"}
-	cmd.AddCommand(show(env), bundle(env), backup(env), restore(env))
+	cmd := &cobra.Command{Use: "ca", Short: "show, back up and restore the certificate authority, and withdraw what it trusts"}
+	cmd.AddCommand(show(env), bundle(env), backup(env), restore(env), withdraw(env), remove(env))
 	return cmd
 }
 
@@ -96,6 +96,32 @@ func backup(env *cli.Env) *cobra.Command {
 			}
 			fmt.Fprintf(env.Err, "wrote %s\n", args[0])
 			return nil
+		},
+	}
+}
+
+func withdraw(env *cli.Env) *cobra.Command {
+	return &cobra.Command{
+		Use:   "withdraw SIGNER",
+		Short: "trust a signer no longer, nor anything it has signed",
+		Long: "Takes a signer (hauberk ca show lists them) out of the trust bundle, everywhere and for good. What it has signed\n" +
+			"is refused from then on, and connections that began with it end. The control plane whose it is needs another.",
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return cli.Change(cmd, env, api.WithdrawPath, args[0], "withdrew signer")
+		},
+	}
+}
+
+func remove(env *cli.Env) *cobra.Command {
+	return &cobra.Command{
+		Use:   "remove CONTROL-PLANE",
+		Short: "remove another control plane that is gone for good",
+		Long: "Withdraws the signers of another control plane, bans it and forgets its addresses. Every SVID it signed is refused from\n" +
+			"then on; its nodes get new ones from the others. As long as one that is gone is not removed no new signer signs.",
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return cli.Change(cmd, env, api.RemovePath, args[0], "removed control plane")
 		},
 	}
 }

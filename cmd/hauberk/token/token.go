@@ -17,7 +17,7 @@ import (
 // Command returns `hauberk token`.
 func Command(env *cli.Env) *cobra.Command {
 	cmd := &cobra.Command{Use: "token", Short: "create and list join tokens"}
-	cmd.AddCommand(create(env), list(env))
+	cmd.AddCommand(create(env), list(env), revoke(env))
 	return cmd
 }
 
@@ -59,6 +59,17 @@ func create(env *cli.Env) *cobra.Command {
 		panic(err)
 	}
 	return cmd
+}
+
+func revoke(env *cli.Env) *cobra.Command {
+	return &cobra.Command{
+		Use:   "revoke TOKEN",
+		Short: "make a token that has not been used worthless",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return cli.Change(cmd, env, api.RevokePath, args[0], "revoked token")
+		},
+	}
 }
 
 func list(env *cli.Env) *cobra.Command {

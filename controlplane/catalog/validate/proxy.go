@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"path/filepath"
+	"strings"
 
 	"github.com/hashicorp/consul/api"
 
@@ -86,11 +87,26 @@ func (c *checker) localBind(path string, u *api.Upstream) {
 // maxSocketPath is sockaddr_un.sun_path without its terminating zero.
 const maxSocketPath = 107
 
+// ours says whether a socket is where the agent's and the control plane's are by default
+// (/run/hauberk, XDG_RUNTIME_DIR/hauberk, /tmp/hauberk-UID), however the path leads there. They hand
+// out private keys to whom the kernel says, and that would be the sidecar.
+func ours(socket string) bool {
+	socket = filepath.Clean(socket)
+	for dir := range strings.SplitSeq(filepath.Dir(socket), "/") {
+		if dir == "hauberk" || strings.HasPrefix(dir, "hauberk-") {
+			return true
+		}
+	}
+	return strings.HasPrefix(socket, "/proc/")
+}
+
 func (c *checker) socketPath(path, socket string) {
 	switch {
 	case socket == "":
 	case !filepath.IsAbs(socket):
 		c.add(path, "%q is not an absolute path", socket)
+	case ours(socket):
+		c.add(path, "%q: Hauberk's own sockets are not for applications: whoever may register the service could have the sidecar speak there, or answer, with its user's rights", socket)
 	case len(socket) > maxSocketPath:
 		c.add(path, "%q is longer than the %d bytes a Unix socket's path may have", socket, maxSocketPath)
 	}

@@ -177,6 +177,25 @@ func TestAccepted(t *testing.T) {
 	}
 }
 
+// TestOwnSockets: an application is none of those that hand out keys.
+func TestOwnSockets(t *testing.T) {
+	for path, want := range map[string]bool{
+		"/run/app.sock": true, "/run/app/hauberk.sock": true, "/run/hauberkapp/a.sock": true,
+		"/run/hauberk/agent.sock": false, "/run//hauberk/./controlplane.sock": false, "/run/app/../hauberk/agent.sock": false,
+		"/run/user/1000/hauberk/controlplane.sock": false, "/tmp/hauberk-1000/controlplane.sock": false,
+		"/proc/self/cwd/agent.sock": false, "/proc/1/root/run/x.sock": false,
+	} {
+		app := &api.AgentServiceConnectProxyConfig{DestinationServiceName: "api", LocalServiceSocketPath: path}
+		upstream := &api.AgentServiceConnectProxyConfig{DestinationServiceName: "api", LocalServicePort: 1,
+			Upstreams: []api.Upstream{{DestinationName: "db", LocalBindSocketPath: path}}}
+		for field, p := range map[string]*api.AgentServiceConnectProxyConfig{"LocalServiceSocketPath": app, "Upstreams[0].LocalBindSocketPath": upstream} {
+			if err := Proxy(p); (err == nil) != want || err != nil && !strings.Contains(err.Error(), field+":") {
+				t.Errorf("%s %s: %v", field, path, err)
+			}
+		}
+	}
+}
+
 func TestProxy(t *testing.T) {
 	ok := func() *api.AgentServiceConnectProxyConfig {
 		return &api.AgentServiceConnectProxyConfig{DestinationServiceName: "api", LocalServicePort: 1,

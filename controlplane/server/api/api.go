@@ -14,9 +14,12 @@ const (
 	InboundPath   = "/v1/services/{name}/inbound"
 	TokensPath    = "/v1/tokens"
 	NodesPath     = "/v1/nodes"
+	RevokePath    = "/v1/tokens/{name}/revoke"
 	BanPath       = "/v1/nodes/{name}/ban"
 	CAPath        = "/v1/ca"
 	BackupPath    = "/v1/ca/backup"
+	WithdrawPath  = "/v1/ca/signers/{name}/withdraw"
+	RemovePath    = "/v1/controlplanes/{name}/remove"
 )
 
 // Status is one screen: the control plane, where its catalog comes from, the

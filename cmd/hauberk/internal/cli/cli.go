@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/url"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -47,6 +48,19 @@ func (e *Env) Print(v any, table func(io.Writer) error) error {
 		return output.JSON(e.Out, v)
 	}
 	return table(e.Out)
+}
+
+// Change posts to the path of one thing, and says what was done.
+func Change(cmd *cobra.Command, env *Env, path, name, done string) error {
+	c, err := env.Client()
+	if err != nil {
+		return err
+	}
+	if err := c.Post(cmd.Context(), strings.Replace(path, "{name}", url.PathEscape(name), 1), nil, nil); err != nil {
+		return err
+	}
+	fmt.Fprintf(env.Err, "%s %s\n", done, name)
+	return nil
 }
 
 // Root assembles the command tree.
