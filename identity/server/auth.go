@@ -270,7 +270,7 @@ func (p peerCredentials) ServerHandshake(raw net.Conn) (net.Conn, credentials.Au
 		return nil, nil, err
 	}
 	if len(tlsInfo.State.PeerCertificates) == 0 {
-		leave, err := p.auth.strangers.enter(raw.RemoteAddr())
+		leave, err := p.auth.strangers.admit(raw.RemoteAddr(), func() { _ = raw.Close() })
 		if err != nil {
 			_ = conn.Close()
 			return nil, nil, fmt.Errorf("a client without a certificate is refused: %w", err)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 )
@@ -39,32 +40,88 @@ const (
 type crowd struct {
 	most, perHost int
 
-	mu    sync.Mutex
-	all   int
-	hosts map[string]int
+	mu     sync.Mutex
+	all    int
+	hosts  map[string]int
+	inside []*member // those that may be sent away, the oldest first
+}
+
+// member is a connection that counts.
+type member struct {
+	host string
+	end  func()
+	left bool
 }
 
 // enter counts one, until the function it returns is called.
-func (c *crowd) enter(from net.Addr) (leave func(), err error) {
-	host := hostOf(from)
+func (c *crowd) enter(from net.Addr) (leave func(), err error) { return c.admit(from, nil) }
+
+// admit counts one that end ends. Where there are too many, one of the host that has most of them
+// makes room for one of a host with fewer: who takes all there are keeps no other away.
+func (c *crowd) admit(from net.Addr, end func()) (leave func(), err error) {
+	m := &member{host: hostOf(from), end: end}
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.all >= c.most || c.hosts[host] >= c.perHost {
-		return nil, fmt.Errorf("there are %d such connections, %d of them of %s, and at most %d and %d are taken", c.all, c.hosts[host], host, c.most, c.perHost)
+	var away *member
+	switch {
+	case c.hosts[m.host] >= c.perHost:
+		err = errCrowd
+	case c.all >= c.most:
+		if away = c.oldestOfMost(); away == nil || c.hosts[away.host] <= c.hosts[m.host]+1 {
+			away, err = nil, errCrowd
+		}
+	}
+	if err != nil {
+		err = fmt.Errorf("%w: %d, %d of them of %s, and at most %d and %d are taken", err, c.all, c.hosts[m.host], m.host, c.most, c.perHost)
+		c.mu.Unlock()
+		return nil, err
+	}
+	if away != nil {
+		c.remove(away)
 	}
 	if c.hosts == nil {
 		c.hosts = map[string]int{}
 	}
 	c.all++
-	c.hosts[host]++
-	return sync.OnceFunc(func() {
+	c.hosts[m.host]++
+	if end != nil {
+		c.inside = append(c.inside, m)
+	}
+	c.mu.Unlock()
+	if away != nil {
+		away.end()
+	}
+	return func() {
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		c.all--
-		if c.hosts[host]--; c.hosts[host] == 0 {
-			delete(c.hosts, host)
+		c.remove(m)
+	}, nil
+}
+
+var errCrowd = errors.New("there are too many such connections")
+
+// oldestOfMost is nil where nobody can be sent away. The caller holds mu.
+func (c *crowd) oldestOfMost() (found *member) {
+	for _, m := range c.inside {
+		if found == nil || c.hosts[m.host] > c.hosts[found.host] {
+			found = m
 		}
-	}), nil
+	}
+	return found
+}
+
+// remove counts one no longer, once. The caller holds mu.
+func (c *crowd) remove(m *member) {
+	if m.left {
+		return
+	}
+	m.left = true
+	c.all--
+	if c.hosts[m.host]--; c.hosts[m.host] == 0 {
+		delete(c.hosts, m.host)
+	}
+	if i := slices.Index(c.inside, m); i >= 0 {
+		c.inside = slices.Delete(c.inside, i, i+1)
+	}
 }
 
 // hostOf takes a network of IPv6 that one host usually has for itself as one.

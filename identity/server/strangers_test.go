@@ -108,6 +108,41 @@ func TestCrowd(t *testing.T) {
 	}
 }
 
+// TestCrowdMakesRoom: hosts that hold all there are make room for others, one at a time, as long
+// as they have more than those.
+func TestCrowdMakesRoom(t *testing.T) {
+	c := crowd{most: 4, perHost: 3}
+	var ended []string
+	enter := func(name, host string) func() {
+		t.Helper()
+		leave, err := c.admit(&net.TCPAddr{IP: net.ParseIP(host), Port: 1}, func() { ended = append(ended, name) })
+		if err != nil && !errors.Is(err, errCrowd) {
+			t.Fatal(err)
+		}
+		return leave
+	}
+	first := enter("a1", "192.0.2.1")
+	enter("a2", "192.0.2.1")
+	enter("a3", "192.0.2.1")
+	enter("b1", "192.0.2.2")
+	if enter("a4", "192.0.2.1") != nil {
+		t.Error("more than a host may have")
+	}
+	if enter("c1", "192.0.2.3") == nil || enter("d1", "192.0.2.4") == nil {
+		t.Error("others are kept away")
+	}
+	if enter("e1", "192.0.2.5") != nil {
+		t.Error("one makes room that has no more than the other")
+	}
+	if !slices.Equal(ended, []string{"a1", "a2"}) {
+		t.Errorf("ended: %v", ended)
+	}
+	first() // it has left
+	if c.all != 4 || len(c.inside) != 4 {
+		t.Errorf("%d, %d of which can be sent away", c.all, len(c.inside))
+	}
+}
+
 // TestStrangersAtThePort: without a certificate a connection is for one join, and there are
 // only so many of them; who has a certificate is not concerned.
 func TestStrangersAtThePort(t *testing.T) {

@@ -3,9 +3,12 @@ package workloadapi
 import (
 	"context"
 	"fmt"
+	"maps"
 	"strings"
 	"sync"
+	"time"
 
+	"golang.org/x/time/rate"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
@@ -22,6 +25,37 @@ type usage struct {
 	mu          sync.Mutex
 	connections int
 	users       map[uint32]*held
+	opened      map[uint32]*rate.Limiter // of discovery streams
+}
+
+// What one user may open of discovery streams is less than half of what the control plane admits of
+// a host, whose other users it would keep away. An Envoy opens one, and another when that ends.
+const (
+	opensPerSecond = 10
+	openBurst      = 100
+	// maxOpened is from how many users on those are forgotten that have been quiet.
+	maxOpened = 1000
+)
+
+// discover takes one of the discovery streams that a user may open.
+func (u *usage) discover(uid uint32, now time.Time) error {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	l, ok := u.opened[uid]
+	if !ok {
+		if u.opened == nil {
+			u.opened = map[uint32]*rate.Limiter{}
+		}
+		if len(u.opened) >= maxOpened {
+			maps.DeleteFunc(u.opened, func(_ uint32, l *rate.Limiter) bool { return l.TokensAt(now) >= openBurst })
+		}
+		l = rate.NewLimiter(opensPerSecond, openBurst)
+		u.opened[uid] = l
+	}
+	if !l.AllowN(now, 1) {
+		return status.Errorf(codes.ResourceExhausted, "user %d opens more than %d discovery streams a second: back off", uid, opensPerSecond)
+	}
+	return nil
 }
 
 type held struct{ connections, streams int }
@@ -97,6 +131,11 @@ func (s *Server) admit(ctx context.Context, method string) (func(), error) {
 			return nil, err
 		}
 	}
+	if strings.HasPrefix(method, discoveryMethods) {
+		if err := s.use.discover(c.UID, time.Now()); err != nil {
+			return nil, err
+		}
+	}
 	return s.use.stream(c.UID)
 }
 
@@ -119,6 +158,10 @@ func (s *Server) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerIn
 	defer done()
 	return next(srv, ss)
 }
+
+// discoveryMethods begin the name of each method of aggregated discovery, which is relayed to the
+// control plane.
+const discoveryMethods = "/envoy.service.discovery.v3.AggregatedDiscoveryService/"
 
 // workloadMethods begin the name of each method of the Workload API.
 var workloadMethods = "/" + workloadv1.SpiffeWorkloadAPI_ServiceDesc.ServiceName + "/"

@@ -87,9 +87,9 @@ func (c *checker) localBind(path string, u *api.Upstream) {
 // maxSocketPath is sockaddr_un.sun_path without its terminating zero.
 const maxSocketPath = 107
 
-// ours says whether a socket is where the agent's and the control plane's are by default
-// (/run/hauberk, XDG_RUNTIME_DIR/hauberk, /tmp/hauberk-UID), however the path leads there. They hand
-// out private keys to whom the kernel says, and that would be the sidecar.
+// ours says whether a socket is where the agent's, the control plane's and the administration's are
+// by default (/run/hauberk, XDG_RUNTIME_DIR/hauberk, /tmp/hauberk-UID, /var/lib/hauberk), however the
+// path leads there. They hand out private keys to whom the kernel says, and that would be the sidecar.
 func ours(socket string) bool {
 	socket = filepath.Clean(socket)
 	for dir := range strings.SplitSeq(filepath.Dir(socket), "/") {
