@@ -43,8 +43,8 @@ type Cluster struct {
 	checks      map[*Host]*checker
 	events      []*telemetry.EventLog // of the checks
 	tried       findings              // of a trial, while its hosts come
-	unproven    bool                  // it is new, and its hosts' first checks are not all there
 	unanswered  map[string]bool       // on trial, its names that were not resolved yet
+	unproven    bool                  // it is new, and its hosts' first checks are not all there
 	nameless    bool                  // it is new, and none of its names was looked up yet
 	stopDNS     context.CancelFunc
 	known       map[string][]netip.Addr // what DNS names last resolved to

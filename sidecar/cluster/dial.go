@@ -305,7 +305,7 @@ func (p *pool) dialBytes(ctx context.Context, s telemetry.Shard) (*Conn, error) 
 		return nil, p.failed(OverflowPending, nil)
 	}
 	p.mu.Lock()
-	if p.dismissed {
+	if p.dismissed() {
 		p.mu.Unlock()
 		p.uncount()
 		return nil, p.failed(Outdated, nil)

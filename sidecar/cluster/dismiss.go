@@ -41,11 +41,14 @@ func (p *pool) dismiss(now int64) bool {
 		p.emptySince = 0
 	case p.emptySince == 0:
 		p.emptySince = now
-	default:
-		p.dismissed = now-p.emptySince >= unneeded
+	case now-p.emptySince >= unneeded:
+		p.emptySince = -1
 	}
-	return p.dismissed
+	return p.dismissed()
 }
+
+// dismissed tells whether the pool is not its host's any more. p.mu is held.
+func (p *pool) dismissed() bool { return p.emptySince < 0 }
 
 // refused is a place in the queue whose request is told that the pool is dismissed.
 func (p *pool) refused() *waiter {

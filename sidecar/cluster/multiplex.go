@@ -256,7 +256,7 @@ func (p *pool) connectShared(ctx context.Context, want protocol, s telemetry.Sha
 			p.makeRoom(want)
 		}
 		p.mu.Lock()
-		if p.dismissed {
+		if p.dismissed() {
 			p.mu.Unlock()
 			return nil, p.failed(Outdated, nil)
 		}

@@ -30,10 +30,9 @@ type pool struct {
 	// unclaimed are those among them that their requests left, and that waiters may have.
 	unclaimed int
 	waiting   []*waiter
-	// emptySince is when it was found to have nothing, 0 for never since it had something; and dismissed
-	// that it is not its host's any more.
+	// emptySince is when it was found to have nothing, 0 for never since it had something, and below 0 that
+	// it is not its host's any more.
 	emptySince int64
-	dismissed  bool
 
 	multiplexed multiplexed
 
@@ -287,7 +286,7 @@ func (p *pool) tryReserve(limit int, s telemetry.Shard, was *waiter) (*Conn, *wa
 	c := p.host.cluster
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.dismissed {
+	if p.dismissed() {
 		return nil, p.refused()
 	}
 	if p.unclaimed > len(p.waiting) && len(p.idle) == 0 {
