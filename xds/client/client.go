@@ -108,14 +108,22 @@ func (n Node) Message() (*corev3.Node, error) {
 
 // typeLocked returns the state of a type, in push order.
 func (c *Client) typeLocked(url string) *typeState {
+	if ts := c.knownLocked(url); ts != nil {
+		return ts
+	}
+	ts := newTypeState(url, c.cfg.SotW)
+	c.order = append(c.order, ts)
+	return ts
+}
+
+// knownLocked is that of a type that somebody here has named, else nil: a server names what it likes.
+func (c *Client) knownLocked(url string) *typeState {
 	for _, ts := range c.order {
 		if ts.url == url {
 			return ts
 		}
 	}
-	ts := newTypeState(url, c.cfg.SotW)
-	c.order = append(c.order, ts)
-	return ts
+	return nil
 }
 
 // Run applies the cache, then keeps a stream until ctx ends; that is the only

@@ -1,6 +1,7 @@
 package client
 
 import (
+	"fmt"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -51,4 +52,21 @@ func TestNamelessInTheStateOfTheWorld(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestTypesNobodyAskedFor: a server that sends one type after the other has nothing remembered of them.
+func TestTypesNobodyAskedFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &scripted{say: make(chan *discoveryv3.DiscoveryResponse)}
+		m := newMirror()
+		c, _ := run(t, m, Config{Servers: []Server{newPlane(t, "cp", s).server()}, SotW: true})
+		before := len(c.Status().Types)
+		for i := range 100 {
+			s.of(fmt.Sprintf("type.googleapis.com/unknown.%d", i), "1")
+		}
+		s.of(lds, "1", ls("in", "1", "").Body)
+		if after := len(c.Status().Types); after != before || !slices.Equal(m.names(lds), []string{"in"}) {
+			t.Errorf("%d types, %d before; listeners %v", after, before, m.names(lds))
+		}
+	})
 }
