@@ -15,8 +15,8 @@ import (
 	"github.com/hauberk-mesh/hauberk/sidecar/stream"
 )
 
-// Redirected is where a client wanted to go, where a firewall brought it to the
-// listener; otherwise invalid: it wanted the listener, whose address info has.
+// Redirected is where a client wanted to go, where a firewall brought it to the listener, or a proxy that says
+// so in a PROXY header; otherwise invalid: it wanted the listener, whose address info has.
 func Redirected(destination netip.AddrPort, info *stream.Info) netip.AddrPort {
 	plain := func(a netip.AddrPort) netip.AddrPort { return netip.AddrPortFrom(a.Addr().Unmap(), a.Port()) }
 	if local, ok := info.Local.(*net.TCPAddr); ok && plain(local.AddrPort()) == plain(destination) {

@@ -406,12 +406,12 @@ func TestTryWriteKeepsTheLastRecord(t *testing.T) {
 	wg.Wait()
 }
 
-// TestProxiedAddrs: what a proxy tells of a TLS client does not hide the proxy.
-func TestProxiedAddrs(t *testing.T) {
+// TestProxiedClient: what a proxy tells of a TLS client does not hide the proxy, nor where it connected to.
+func TestProxiedClient(t *testing.T) {
 	server, client := tlsPair(t)
 	told := &net.TCPAddr{IP: net.IPv4(192, 0, 2, 1), Port: 1}
-	server.SetAddrs(told, told)
-	if i := server.Info(); i.Remote != net.Addr(told) || i.Local != net.Addr(told) || i.Direct.String() != client.Info().Local.String() {
+	server.SetRemote(told)
+	if i := server.Info(); i.Remote != net.Addr(told) || i.Local.String() != client.Info().Remote.String() || i.Direct.String() != client.Info().Local.String() {
 		t.Errorf("%+v", i)
 	}
 }

@@ -199,10 +199,10 @@ func (t *TLS) ForgetPeer() {
 	}
 }
 
-// SetAddrs notes the addresses that a proxy in front has told of. It is called
+// SetRemote notes the client that a proxy in front has told of. It is called
 // before the stream is handed on.
-func (t *TLS) SetAddrs(local, remote net.Addr) {
-	t.info.Local, t.info.Remote, t.info.Direct = local, remote, t.raw.RemoteAddr()
+func (t *TLS) SetRemote(remote net.Addr) {
+	t.info.Remote, t.info.Direct = remote, t.raw.RemoteAddr()
 }
 
 // Read implements Stream.
