@@ -282,7 +282,7 @@ func (r *relay) write(h *half, p []byte) bool {
 	return true
 }
 
-// put writes p, piece by piece where a socket does not take all of it at once.
+// put writes p. What a socket takes of it counts when it does.
 func (r *relay) put(h *half, p []byte) error {
 	s, ok := h.dst.(*stream.Socket)
 	if !ok {
@@ -292,14 +292,11 @@ func (r *relay) put(h *half, p []byte) error {
 		}
 		return err
 	}
-	n, done, err := s.TryWrite(p)
-	for err == nil {
-		if r.taken(h, int64(n)); done {
-			return nil
-		}
-		p = p[n:]
-		n, err = s.Write(p[:min(len(p), smallBuffer)])
-		done = n == len(p)
+	n, _, err := s.TryWrite(p)
+	r.taken(h, int64(n))
+	for p = p[n:]; len(p) > 0 && err == nil; p = p[n:] {
+		n, err = s.WriteSome(p)
+		r.taken(h, int64(n))
 	}
 	return err
 }

@@ -104,3 +104,36 @@ func TestSplicedSlowly(t *testing.T) {
 	}
 	eventually(t, "not all is told of", func() bool { return told.Load() == size && moved.Load() == size })
 }
+
+// whole is a stream that tells of nothing before all of a write has left, as TLS does.
+type whole struct{ *stream.Socket }
+
+// TestTakenSlowlyOfOneWrite: who takes little of what waits in one write is not idle either, and who takes nothing is.
+func TestTakenSlowlyOfOneWrite(t *testing.T) {
+	dst, peer := narrow(t)
+	const size = 4 << 20
+	r := &relay{p: &Proxy{cfg: &Config{}, watch: newWatch(0)}}
+	r.toUp.dst, r.down.dst = whole{dst}, whole{dst}
+	done := make(chan error, 1)
+	r.moving(&r.toUp)
+	go func() { done <- r.put(&r.toUp, make([]byte, size)) }()
+	now := int64(0)
+	noted := func() bool {
+		now++
+		r.acknowledged(now)
+		return r.last.Load() == now
+	}
+	for range 4 {
+		eventually(t, "who takes nothing is never idle", func() bool { return !noted() })
+		if _, err := io.CopyN(io.Discard, peer, 64<<10); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "what was taken does not count", noted)
+	}
+	if _, err := io.CopyN(io.Discard, peer, size-4*64<<10); err != nil {
+		t.Errorf("not all arrives: %v", err)
+	}
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
