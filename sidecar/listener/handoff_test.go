@@ -2,13 +2,17 @@ package listener
 
 import (
 	"context"
+	"crypto/tls"
+	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"github.com/hauberk-mesh/hauberk/sidecar/authz"
 	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
 	"github.com/hauberk-mesh/hauberk/sidecar/downstream"
 	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
@@ -113,5 +117,69 @@ func TestListenersLogNamesNoOccasion(t *testing.T) {
 	waitFor(t, func() bool { return strings.Count(lines("listener"), "\n") == 2 })
 	if got, want := lines("listener"), "NotSet connection_limit 192.0.2.2:80\nNotSet - 192.0.2.2:80\n"; got != want {
 		t.Errorf("the listener's log has %q, want %q", got, want)
+	}
+}
+
+// TestOwnAddressIsNoHandOff: who says that a client went where it has come, has not sent it elsewhere, as in Envoy.
+func TestOwnAddressIsNoHandOff(t *testing.T) {
+	m := newTestManager(t, telling)
+	first := echoConfig("second")
+	first.Filters, first.HandOff = []Filter{{ProxyProtocol: &ProxyProtocol{}}}, true
+	mustApply(t, m, first)
+	own := m.Addrs()["second"].(*net.TCPAddr).AddrPort()
+	other := echoConfig("first")
+	other.Address, other.Unbound, other.Chains[0].Name = own.String(), true, "other"
+	mustApply(t, m, other)
+	if got := told(t, m, "second", fmt.Sprintf("PROXY TCP4 192.0.2.1 %s 1234 %d\r\n", own.Addr(), own.Port())); !strings.HasPrefix(got, "c ") {
+		t.Errorf("told %q", got)
+	}
+}
+
+// shower tells where rules of requests have it that a connection went.
+type shower struct{}
+
+func (shower) ServeStream(_ context.Context, c *downstream.Conn) {
+	_, _ = io.ReadFull(c.Stream, make([]byte, 4))
+	_, _ = io.WriteString(c.Stream, c.Peer.Destination.String()+"\n")
+	_ = c.Stream.CloseWrite()
+}
+
+// TestRulesOnWhereAProxiedClientWentTo: to rules of connections and of requests the destination is what a PROXY
+// header says, and not the socket's own address, whatever the connection is encrypted with.
+func TestRulesOnWhereAProxiedClientWentTo(t *testing.T) {
+	const meant = "192.0.2.2:80"
+	allow := func(prefix string, port uint16) authz.NetworkFilter {
+		p := netip.MustParsePrefix(prefix)
+		return authz.NetworkFilter{StatPrefix: "test", Rules: &authz.Rules{Action: authz.Allow, Policies: []authz.Policy{{Name: "p",
+			Permissions: []authz.Permission{{And: []authz.Permission{{Destination: &p}, {Port: port}}}}, Principals: []authz.Principal{{Any: true}}}}}}
+	}
+	for _, encrypted := range []bool{false, true} {
+		m := newTestManager(t, func(o *Options) {
+			o.TLS = testTLS{selfSigned(t, apiID)}
+			o.NewHandler = func(*Config, *FilterChain) (downstream.Handler, error) { return shower{}, nil }
+		})
+		ask := func(rule authz.NetworkFilter) string {
+			cfg := echoConfig("in", rule)
+			if encrypted {
+				cfg = mtlsConfig(rule)
+			}
+			cfg.Filters = []Filter{{ProxyProtocol: &ProxyProtocol{}}}
+			mustApply(t, m, cfg)
+			c := dial(t, m, "in")
+			_, _ = io.WriteString(c, "PROXY TCP4 192.0.2.1 192.0.2.2 1234 80\r\n")
+			if encrypted {
+				c = tls.Client(c, &tls.Config{ServerName: "api.example", InsecureSkipVerify: true, Certificates: []tls.Certificate{selfSigned(t, webID)}})
+			}
+			_, _ = io.WriteString(c, "ping")
+			b, _ := io.ReadAll(c)
+			return strings.TrimSuffix(string(b), "\n")
+		}
+		if got := ask(allow("192.0.2.2/32", 80)); got != meant {
+			t.Errorf("encrypted %v: where it went: %q", encrypted, got)
+		}
+		own := m.Addrs()["in"].(*net.TCPAddr)
+		if got := ask(allow("127.0.0.0/8", uint16(own.Port))); got != "" {
+			t.Errorf("encrypted %v: by the socket's address: %q", encrypted, got)
+		}
 	}
 }
