@@ -182,7 +182,7 @@ func (d *destinations) add(to netip.AddrPort) *Host {
 	if d.closed || d.count >= maxDestinations {
 		return nil
 	}
-	e := &Endpoint{Host: to.Addr().String(), Port: int(to.Port())}
+	e := &Endpoint{Host: to.Addr().String(), Port: int(to.Port()), Hostname: d.c.name + to.String()}
 	h := newHost(d.c, e.key(), e, s)
 	h.place(e, 0)
 	h.used.Store(true)
