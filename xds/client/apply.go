@@ -18,7 +18,9 @@ func (c *Client) handle(srv Server, a *answer) {
 	if ts == nil || !ts.requested {
 		// Any answer would read as a subscription.
 		c.mu.Unlock()
-		c.log.Warn("response of a type that was not asked for ignored", "peer", srv.Name, "type", a.url)
+		c.ignored.Do(func() {
+			c.log.Warn("response of a type that was not asked for ignored", "peer", srv.Name, "type", a.url)
+		})
 		return
 	}
 	only := a.beats() // whatever becomes of them

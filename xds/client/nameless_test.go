@@ -2,7 +2,9 @@ package client
 
 import (
 	"fmt"
+	"log/slog"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 
@@ -54,12 +56,14 @@ func TestNamelessInTheStateOfTheWorld(t *testing.T) {
 	}
 }
 
-// TestTypesNobodyAskedFor: a server that sends one type after the other has nothing remembered of them.
+// TestTypesNobodyAskedFor: a server that sends one type after the other has nothing remembered of them, and does
+// not fill the log.
 func TestTypesNobodyAskedFor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &scripted{say: make(chan *discoveryv3.DiscoveryResponse)}
 		m := newMirror()
-		c, _ := run(t, m, Config{Servers: []Server{newPlane(t, "cp", s).server()}, SotW: true})
+		var said strings.Builder
+		c, stop := run(t, m, Config{Servers: []Server{newPlane(t, "cp", s).server()}, SotW: true, Log: slog.New(slog.NewTextHandler(&said, nil))})
 		before := len(c.Status().Types)
 		for i := range 100 {
 			s.of(fmt.Sprintf("type.googleapis.com/unknown.%d", i), "1")
@@ -67,6 +71,10 @@ func TestTypesNobodyAskedFor(t *testing.T) {
 		s.of(lds, "1", ls("in", "1", "").Body)
 		if after := len(c.Status().Types); after != before || !slices.Equal(m.names(lds), []string{"in"}) {
 			t.Errorf("%d types, %d before; listeners %v", after, before, m.names(lds))
+		}
+		stop()
+		if n := strings.Count(said.String(), "was not asked for"); n != 1 {
+			t.Errorf("it is said %d times", n)
 		}
 	})
 }
