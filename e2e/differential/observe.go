@@ -65,6 +65,10 @@ func observe(out *outcome, upstream []seen, log []map[string]any, p *place) obse
 		}
 		for k, v := range line {
 			s := text(v)
+			if strings.HasPrefix(k, "typed") {
+				b, _ := json.Marshal(v) // of what type it is, too
+				s = string(b)
+			}
 			if k == "flags" || k == "flags_long" {
 				set := strings.Split(s, ",")
 				slices.Sort(set)

@@ -13,7 +13,8 @@ import (
 // randomMatches is a listener that passes on what it gets, by random matches of its chains.
 func randomMatches(r *rand.Rand, name string) Config {
 	c := Config{Name: name, About: "random", ListenerLog: true, LogFields: map[string]string{
-		"direct": "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT%", "local": "%DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT%"}}
+		"direct": "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT%", "local": "%DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT%",
+		"directly": "%DOWNSTREAM_DIRECT_LOCAL_ADDRESS_WITHOUT_PORT%", "type": "%ACCESS_LOG_TYPE%"}}
 	proxied := !chance(r, 3)
 	optional, ignored := !proxied, ""
 	var filters []any

@@ -67,7 +67,8 @@ type Config struct {
 	// ListenerLog has the listener log, which knows of connections that no filter chain has,
 	// in place of the TCP proxies of filter_chains.
 	ListenerLog bool `json:"listener_log,omitempty"`
-	// LogFields are further fields of the log of every record.
+	// LogFields are further fields of the log of every record. Of those whose names begin with typed the type counts
+	// too.
 	LogFields map[string]string `json:"log_fields,omitempty"`
 	// UpstreamLog has the router log its attempts, too; the options of that are its fields.
 	UpstreamLog map[string]any `json:"upstream_log,omitempty"`

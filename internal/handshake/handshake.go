@@ -19,11 +19,19 @@ func Chain(cs tls.ConnectionState, chain []*x509.Certificate) {
 	}
 }
 
+// Pinned is Chain for a peer that is accepted for what its certificate is, whenever that ends.
+func Pinned(cs tls.ConnectionState, leaf []*x509.Certificate) {
+	Chain(cs, leaf)
+	if room := cs.VerifiedChains; len(room) == 0 && cap(room) > 1 {
+		room[:2][1] = leaf
+	}
+}
+
 // Listen returns a copy of a configuration, for one connection, that gives tell the chain
 // by which the peer was accepted, and secrets the lines of a key log, which stay within this
 // connection. tell is called within the handshake, and not for a peer that was accepted
 // without a chain.
-func Listen(cfg *tls.Config, secrets io.Writer, tell func(chain []*x509.Certificate)) *tls.Config {
+func Listen(cfg *tls.Config, secrets io.Writer, tell func(chain []*x509.Certificate, pinned bool)) *tls.Config {
 	cfg = overheard(cfg, secrets, tell)
 	if each := cfg.GetConfigForClient; each != nil {
 		cfg.GetConfigForClient = func(h *tls.ClientHelloInfo) (*tls.Config, error) {
@@ -37,7 +45,7 @@ func Listen(cfg *tls.Config, secrets io.Writer, tell func(chain []*x509.Certific
 	return cfg
 }
 
-func overheard(cfg *tls.Config, secrets io.Writer, tell func(chain []*x509.Certificate)) *tls.Config {
+func overheard(cfg *tls.Config, secrets io.Writer, tell func(chain []*x509.Certificate, pinned bool)) *tls.Config {
 	cfg = cfg.Clone()
 	cfg.VerifyConnection = hook(cfg.VerifyConnection, tell)
 	// With a ticket a server writes a record more, which who goes on from the secrets could
@@ -61,15 +69,17 @@ func bounded(sent []*x509.Certificate) error {
 	return nil
 }
 
-// hook gives a verification room for one chain. Its length stays zero: nobody is to take
-// it for a chain that the library has verified.
-func hook(verify func(tls.ConnectionState) error, tell func([]*x509.Certificate)) func(tls.ConnectionState) error {
+// hook gives a verification room for one chain, and for another word of it. Its length stays zero: nobody is to
+// take it for a chain that the library has verified.
+func hook(verify func(tls.ConnectionState) error, tell func([]*x509.Certificate, bool)) func(tls.ConnectionState) error {
 	return func(cs tls.ConnectionState) error {
 		if err := bounded(cs.PeerCertificates); err != nil {
 			return err
 		}
+		var room [][]*x509.Certificate
 		if len(cs.VerifiedChains) == 0 {
-			cs.VerifiedChains = make([][]*x509.Certificate, 0, 1)
+			room = make([][]*x509.Certificate, 2)
+			cs.VerifiedChains = room[:0]
 		}
 		if verify != nil {
 			if err := verify(cs); err != nil {
@@ -77,7 +87,7 @@ func hook(verify func(tls.ConnectionState) error, tell func([]*x509.Certificate)
 			}
 		}
 		if chain := cs.VerifiedChains[:1][0]; len(chain) > 0 {
-			tell(chain)
+			tell(chain, room != nil && room[1] != nil)
 		}
 		return nil
 	}

@@ -38,7 +38,7 @@ func TestListen(t *testing.T) {
 				cfg = &tls.Config{GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return original, nil }}
 			}
 			var told []*x509.Certificate
-			got := Listen(cfg, io.Discard, func(chain []*x509.Certificate) { told = chain })
+			got := Listen(cfg, io.Discard, func(chain []*x509.Certificate, _ bool) { told = chain })
 			if server {
 				var err error
 				if got, err = got.GetConfigForClient(&tls.ClientHelloInfo{}); err != nil {
@@ -57,7 +57,7 @@ func TestListen(t *testing.T) {
 		}
 	}
 	many := []*x509.Certificate{{Raw: make([]byte, maxCertificates)}}
-	heard := Listen(&tls.Config{}, io.Discard, func([]*x509.Certificate) {})
+	heard := Listen(&tls.Config{}, io.Discard, func([]*x509.Certificate, bool) {})
 	if err := heard.VerifyConnection(tls.ConnectionState{PeerCertificates: many}); err != nil {
 		t.Error(err)
 	}

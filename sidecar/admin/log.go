@@ -24,6 +24,7 @@ func logged(h http.Handler, log *telemetry.Log) http.Handler {
 		start := time.Now()
 		defer func() {
 			rec := telemetry.NewRecord()
+			rec.Type = telemetry.LogEnd
 			rec.Start, rec.Duration, rec.Listener, rec.Protocol = start, time.Since(start), "admin", r.Proto
 			rec.DownstreamRemote, rec.DownstreamLocal = ends(r)
 			rec.DownstreamDirect = rec.DownstreamRemote

@@ -16,7 +16,7 @@ func TestAccessLog(t *testing.T) {
 	logs := telemetry.NewLogs(nil)
 	defer logs.Close()
 	log, err := logs.Open([]telemetry.AccessLogConfig{{Path: path,
-		Format: "%REQ(:METHOD)% %REQ(:PATH)% %REQ(:AUTHORITY)% %REQ(USER-AGENT)% %PROTOCOL% %RESPONSE_CODE% %BYTES_SENT% %RESP(CONTENT-TYPE)% %DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%"}})
+		Format: "%REQ(:METHOD)% %REQ(:PATH)% %REQ(:AUTHORITY)% %REQ(USER-AGENT)% %PROTOCOL% %RESPONSE_CODE% %BYTES_SENT% %RESP(CONTENT-TYPE)% %DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT% %ACCESS_LOG_TYPE%"}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -37,9 +37,9 @@ func TestAccessLog(t *testing.T) {
 		t.Fatalf("%d lines of %q, %d bytes", len(lines), b, len(body))
 	}
 	for i, want := range []string{
-		"GET /config_dump?x=1 localhost Go-http-client/1.1 HTTP/1.1 200 15 application/json 127.0.0.1",
-		"GET /certs evil.example Go-http-client/1.1 HTTP/1.1 403 47 text/plain; charset=utf-8 127.0.0.1",
-		"POST /logging?level=loud localhost Go-http-client/1.1 HTTP/1.1 400 46 text/plain; charset=utf-8 " + s.socket,
+		"GET /config_dump?x=1 localhost Go-http-client/1.1 HTTP/1.1 200 15 application/json 127.0.0.1 DownstreamEnd",
+		"GET /certs evil.example Go-http-client/1.1 HTTP/1.1 403 47 text/plain; charset=utf-8 127.0.0.1 DownstreamEnd",
+		"POST /logging?level=loud localhost Go-http-client/1.1 HTTP/1.1 400 46 text/plain; charset=utf-8 " + s.socket + " DownstreamEnd",
 	} {
 		if lines[i] != want {
 			t.Errorf("line %d is %q, want %q", i, lines[i], want)

@@ -1,6 +1,9 @@
 package authz
 
 import (
+	"encoding/json"
+	"math"
+	"strconv"
 	"strings"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/route"
@@ -33,6 +36,24 @@ type ValueMatch struct {
 type NumberMatch struct {
 	Exact     *float64
 	Low, High float64
+}
+
+// MarshalJSON is for people: JSON has no infinity, which a bound may be.
+func (m NumberMatch) MarshalJSON() ([]byte, error) {
+	return json.Marshal(struct {
+		Exact     *bound
+		Low, High bound
+	}{(*bound)(m.Exact), bound(m.Low), bound(m.High)})
+}
+
+type bound float64
+
+// MarshalJSON implements json.Marshaler.
+func (b bound) MarshalJSON() ([]byte, error) {
+	if f := float64(b); math.IsInf(f, 0) || math.IsNaN(f) {
+		return json.Marshal(strconv.FormatFloat(f, 'g', -1, 64))
+	}
+	return json.Marshal(float64(b))
 }
 
 // Metadata is where rules on metadata look. A value is nil, a bool, a float64, a string, a []any or

@@ -1,6 +1,8 @@
 package authz
 
 import (
+	"encoding/json"
+	"math"
 	"strings"
 	"testing"
 
@@ -152,5 +154,13 @@ func TestBadMetadataRules(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%+v: %v", c.rule, err)
 		}
+	}
+}
+
+// TestBoundsForPeople: a range that has no end can be shown, though JSON has no infinity.
+func TestBoundsForPeople(t *testing.T) {
+	b, err := json.Marshal(&ValueMatch{Number: &NumberMatch{Low: 1.5, High: math.Inf(1)}})
+	if err != nil || !strings.Contains(string(b), `{"Exact":null,"Low":1.5,"High":"+Inf"}`) {
+		t.Errorf("%s, %v", b, err)
 	}
 }

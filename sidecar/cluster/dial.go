@@ -165,7 +165,7 @@ func (p *pool) handshake(ctx context.Context, conn stream.Conn, cfg *settings, t
 		tc.NextProtos = want.alpn(cfg)
 	}
 	if t.AutoHostSNI {
-		if name := p.host.Hostname(); name != "" {
+		if name := p.host.Authority(); name != "" {
 			tc.ServerName = name
 		}
 	}
@@ -205,7 +205,7 @@ func (c *Cluster) OpenFor(ctx context.Context, source string, pc *PickContext, a
 		conn.beginRelay()
 		h.Report(200)
 	} else if e, ok := err.(*Error); ok && e.Kind != OverflowConnections {
-		e.Addr = h.Addr()
+		e.Addr, e.Name = h.Addr(), h.Hostname()
 		if e.OfHost() {
 			h.Report(OutcomeConnect)
 		}

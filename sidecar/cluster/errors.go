@@ -75,6 +75,7 @@ type Error struct {
 	Cluster string
 	Host    string   // empty when none was chosen
 	Addr    net.Addr // of the host that a byte stream could not be opened to, else nil
+	Name    string   // the same host's name, "" for none
 	Err     error    // may be nil
 }
 

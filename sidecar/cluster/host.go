@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"reflect"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -167,8 +168,19 @@ func (h *Host) Addr() net.Addr { return h.target.Load().addr }
 // Endpoint is the configuration. Immutable.
 func (h *Host) Endpoint() *Endpoint { return h.ep.Load() }
 
-// Hostname is the name the control plane gave the host, or "".
+// Hostname is the name the control plane gave the host, or "". That of an original destination is for
+// logs alone: the cluster's and the address, as in Envoy.
 func (h *Host) Hostname() string { return h.ep.Load().Hostname }
+
+// Authority is the name by which requests and handshakes may call the host, or "": an original destination
+// has none, where Envoy says the one that it has for logs.
+func (h *Host) Authority() string {
+	name := h.Hostname()
+	if rest, ok := strings.CutPrefix(name, h.cluster.name); ok && rest == h.key {
+		return ""
+	}
+	return name
+}
 
 // Health is what the control plane says of the host.
 func (h *Host) Health() Health { return h.ep.Load().Health }

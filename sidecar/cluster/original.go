@@ -15,8 +15,8 @@ import (
 	"github.com/hauberk-mesh/hauberk/sidecar/stream"
 )
 
-// Redirected is where a client wanted to go, where a firewall brought it to the
-// listener; otherwise invalid: it wanted the listener, whose address info has.
+// Redirected is where a client wanted to go, where a firewall brought it to the listener, or a proxy that says
+// so in a PROXY header; otherwise invalid: it wanted the listener, whose address info has.
 func Redirected(destination netip.AddrPort, info *stream.Info) netip.AddrPort {
 	plain := func(a netip.AddrPort) netip.AddrPort { return netip.AddrPortFrom(a.Addr().Unmap(), a.Port()) }
 	if local, ok := info.Local.(*net.TCPAddr); ok && plain(local.AddrPort()) == plain(destination) {
@@ -182,7 +182,7 @@ func (d *destinations) add(to netip.AddrPort) *Host {
 	if d.closed || d.count >= maxDestinations {
 		return nil
 	}
-	e := &Endpoint{Host: to.Addr().String(), Port: int(to.Port())}
+	e := &Endpoint{Host: to.Addr().String(), Port: int(to.Port()), Hostname: d.c.name + to.String()}
 	h := newHost(d.c, e.key(), e, s)
 	h.place(e, 0)
 	h.used.Store(true)

@@ -88,6 +88,9 @@ func TestOriginalDestination(t *testing.T) {
 			t.Errorf("%d hosts are shown", len(c.Stats()))
 		}
 		first := c.hosts()[0]
+		if first.Hostname() != "c"+first.Address() || first.Authority() != "" {
+			t.Errorf("%s is called %q, and %q by requests", first.Address(), first.Hostname(), first.Authority())
+		}
 		first.Begin()
 		if h, _ := c.Pick(nil); h != nil {
 			t.Error("a host was found for nobody's destination")

@@ -104,6 +104,8 @@ func TestClusterFields(t *testing.T) {
 			`{"LB":4,"Hash":{"MinRing":0,"MaxRing":0,"Murmur2":false,"TableSize":103,"UseHostname":false,"BalanceFactor":0,"Policies":[{"Header":"x-h","HeaderRewrite":null,"Query":"","Cookie":null,"SourceIP":false,"Terminal":true}]}}`},
 		"maglev, typed": {"", typed + "maglev.v3.Maglev\n        table_size: 103\n",
 			`{"LB":4,"Hash":{"MinRing":0,"MaxRing":0,"Murmur2":false,"TableSize":103,"UseHostname":false,"BalanceFactor":0}}`},
+		"least request without end": {"", "lb_policy: LEAST_REQUEST\nleast_request_lb_config: {active_request_bias: {default_value: Infinity, runtime_key: k}, slow_start_config: {slow_start_window: 10s, aggression: {default_value: Infinity, runtime_key: k}}}\n",
+			`{"LB":1,"ActiveRequestBias":1.7976931348623157e+308,"SlowStart":{"Window":10000000000,"Aggression":1.7976931348623157e+308,"MinPercent":10}}`},
 		"least request": {"", "lb_policy: LEAST_REQUEST\nleast_request_lb_config: {choice_count: 3, active_request_bias: {default_value: 0.5, runtime_key: k}, slow_start_config: {slow_start_window: 10s, aggression: {default_value: 2, runtime_key: k}, min_weight_percent: {value: 5}}}\n",
 			`{"LB":1,"ChoiceCount":3,"ActiveRequestBias":0.5,"SlowStart":{"Window":10000000000,"Aggression":2,"MinPercent":5}}`},
 		"least request, typed": {"", typed + "least_request.v3.LeastRequest\n        selection_method: FULL_SCAN\n        slow_start_config: {slow_start_window: 10s}\n",

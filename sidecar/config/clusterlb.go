@@ -1,6 +1,7 @@
 package config
 
 import (
+	"math"
 	"slices"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
@@ -286,10 +287,14 @@ func (d *decoder) leastRequest(choices *wrapperspb.UInt32Value, bias *corev3.Run
 				v = 1 // as Envoy has it
 			}
 		}
+		v = finite(v)
 		out.ActiveRequestBias = &v
 	}
 	return nil
 }
+
+// finite is the greatest number for infinity, which acts as that does, and which JSON has not.
+func finite(v float64) float64 { return min(v, math.MaxFloat64) }
 
 func (d *decoder) typedSlowStart(s *commonv3.SlowStartConfig, out *cluster.Config, path string) error {
 	return d.slowStart(s != nil, s.GetSlowStartWindow(), s.GetAggression(), s.GetMinWeightPercent(), out, path+".slow_start_config")
@@ -314,6 +319,7 @@ func (d *decoder) slowStart(set bool, window *durationpb.Duration, aggression *c
 				s.Aggression = 1 // as Envoy has it
 			}
 		}
+		s.Aggression = finite(s.Aggression)
 	}
 	if least != nil {
 		if err := percentage(least, path+".min_weight_percent"); err != nil {

@@ -169,7 +169,7 @@ func (a *attempt) try() outcome {
 	x.pump = nil
 	a.until, a.tryBy, a.streamBy = min(x.deadline, x.lifeEnd), noDeadline, noDeadline
 	a.waited = false
-	x.prepareAttempt(h.Hostname())
+	x.prepareAttempt(h)
 	a.startSpan()
 	x.observed.mark(telemetry.AttemptBegan)
 	conn, err := a.connect()

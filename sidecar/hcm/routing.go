@@ -274,7 +274,7 @@ func (x *exchange) place(fw *route.Forward) {
 	}
 	if len(by) > 0 && (c.LB == cluster.RingHash || c.LB == cluster.Maglev || c.Type == cluster.Aggregate) {
 		x.placed = true
-		x.asker.Remote, x.asker.Local = route.AddrPort(x.d.Info.Remote), route.AddrPort(x.d.Info.Local)
+		x.asker.Remote, x.asker.Local = route.AddrPort(x.d.Info.Remote), x.d.Peer.Destination
 		x.pick.Hash, x.pick.HasHash, x.cookies = route.Hash64(by, x.req, &x.asker, x.cookies)
 	}
 }
@@ -335,12 +335,14 @@ func (x *exchange) mutateResponse(byManager bool) {
 }
 
 // prepareAttempt brings up to date what the upstream is told of this attempt.
-func (x *exchange) prepareAttempt(hostname string) {
+func (x *exchange) prepareAttempt(h *cluster.Host) {
 	if x.shadow {
 		return // a copy stays as it was made
 	}
-	if x.sel.Route.Forward.AutoHostRewrite && hostname != "" {
-		x.rewriteHost(hostname)
+	if x.sel.Route.Forward.AutoHostRewrite {
+		if name := h.Authority(); name != "" {
+			x.rewriteHost(name)
+		}
 	}
 	if x.attempts > 1 {
 		x.tellAgain()

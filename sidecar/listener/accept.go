@@ -227,36 +227,6 @@ func (a *arrival) receive() (*tracked, error) {
 	return a.admit(s)
 }
 
-// handOff gives the connection to the listener that is configured for where it was
-// going, and returns that.
-func (a *arrival) handOff() *listener {
-	next := a.l.m.listenerOf(a.match.destination)
-	if next == nil || next == a.l {
-		return nil
-	}
-	next.mu.Lock()
-	if next.removed {
-		next.mu.Unlock()
-		return nil
-	}
-	next.open++
-	next.wg.Add(1)
-	next.arriving[a.conn] = a.generation
-	snap := next.current
-	snap.refs.Add(1)
-	next.mu.Unlock()
-
-	old, oldSnap := a.l, a.snap
-	a.l, a.snap = next, snap
-	old.mu.Lock()
-	delete(old.arriving, a.conn)
-	old.open--
-	old.mu.Unlock()
-	oldSnap.release()
-	old.wg.Done()
-	return next
-}
-
 func targetOf(c net.Conn) target {
 	t := target{sought: sought{plaintext: true, local: true}}
 	local, lok := c.LocalAddr().(*net.TCPAddr)
@@ -269,12 +239,12 @@ func targetOf(c net.Conn) target {
 }
 
 // info is what is known of the connection before any handshake. A PROXY header
-// names the client; the transport's own address stays in match.direct.
+// names the client; the transport's own address stays in match.direct. Where the client wanted to
+// go is match.destination, whoever told of it: Local is the socket's own.
 func (a *arrival) info() *stream.Info {
 	i := &stream.Info{Local: a.conn.LocalAddr(), Remote: a.conn.RemoteAddr(), SNI: a.match.serverName, Noted: a.noted}
 	if a.proxied() {
-		i.Direct = i.Remote
-		i.Remote, i.Local = net.TCPAddrFromAddrPort(a.match.source), net.TCPAddrFromAddrPort(a.match.destination)
+		i.Remote, i.Direct = net.TCPAddrFromAddrPort(a.match.source), i.Remote
 	}
 	return i
 }
@@ -329,8 +299,7 @@ func (a *arrival) open(c stream.Conn) (stream.Stream, error) {
 		t.ForgetPeer()
 	}
 	if a.proxied() {
-		i := a.info()
-		t.SetAddrs(i.Local, i.Remote)
+		t.SetRemote(a.info().Remote)
 	}
 	return t, nil
 }
@@ -471,7 +440,7 @@ func (t *tracked) Finished(c *downstream.Conn) {
 	_ = c.Stream.Close()
 	if !t.carrier {
 		c.PeerMetrics.ConnectionClosed(c.Shard, time.Since(c.Accepted))
-		logEnd(c, t.snap.log)
+		logEnd(c, t.snap)
 	}
 	l.mu.Lock()
 	if t.placed {
@@ -526,15 +495,17 @@ func (a *arrival) record(info *stream.Info) *telemetry.Record {
 	}
 	r.ConnectionID, r.Noted, r.SNI, r.Metadata = a.id, a.noted, a.match.serverName, a.announced.Said()
 	r.DownstreamRemote, r.DownstreamDirect, r.DownstreamLocal = info.Remote, a.conn.RemoteAddr(), info.Local
+	r.Destination = a.match.destination
 	return r
 }
 
 // log writes a record where the chain's, and the listener's, records go.
 func (a *arrival) log(r *telemetry.Record) {
 	if a.chain != nil {
+		r.Type = telemetry.LogConnectionEnd
 		a.chain.log.Log(r)
 	}
-	a.snap.log.Log(r)
+	a.snap.logConnection(r)
 	a.snap.refused.Log(r)
 	r.Release()
 }

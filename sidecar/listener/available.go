@@ -74,9 +74,15 @@ func tryBind(addr netip.AddrPort, o *SocketOptions) error {
 		return err
 	}
 	defer syscall.Close(fd)
-	// As package net does: connections of before in TIME_WAIT are no obstacle.
+	// As package net does: connections of before in TIME_WAIT are no obstacle, and who listens for IPv4 is none
+	// to who does for IPv6 alone.
 	if err := syscall.SetsockoptInt(fd, syscall.SOL_SOCKET, syscall.SO_REUSEADDR, 1); err != nil {
 		return err
+	}
+	if family == syscall.AF_INET6 {
+		if err := syscall.SetsockoptInt(fd, syscall.IPPROTO_IPV6, syscall.IPV6_V6ONLY, 1); err != nil {
+			return err
+		}
 	}
 	if err := o.beforeBind(fd, family); err != nil {
 		return err

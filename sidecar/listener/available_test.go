@@ -57,3 +57,28 @@ func TestAvailable(t *testing.T) {
 		t.Errorf("an address that a listener here has: %v", err)
 	}
 }
+
+// TestAvailableByFamily: who listens for IPv4 is in the way of who would listen for both families, and not of
+// who would for IPv6 alone, which the listener does then.
+func TestAvailableByFamily(t *testing.T) {
+	four, err := net.Listen("tcp4", "0.0.0.0:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer four.Close()
+	_, port, _ := net.SplitHostPort(four.Addr().String())
+	s := NewSockets(slog.New(slog.DiscardHandler))
+	six := Address{Network: "tcp", Address: net.JoinHostPort("::", port)}
+	if err := s.available(six); err != nil {
+		t.Error(err)
+	}
+	if l, err := s.Listen("l", 0, six); err != nil {
+		t.Error(err)
+	} else {
+		_ = l.Close()
+	}
+	six.Socket.IPv4Compat = true
+	if err := s.available(six); !errors.Is(err, syscall.EADDRINUSE) {
+		t.Errorf("both: %v", err)
+	}
+}

@@ -31,6 +31,7 @@ type snapshot struct {
 	inspectors []Filter
 	anyTLS     bool
 	timeout    time.Duration
+	places     []place
 	refs       atomic.Int64
 }
 
@@ -109,7 +110,7 @@ func (m *Manager) Check(cfg *Config) error {
 // compile builds a snapshot in the place of another, nil for none. On error nothing stays
 // open.
 func (m *Manager) compile(cfg *Config, before *snapshot) (*snapshot, error) {
-	s := &snapshot{cfg: cfg, timeout: cfg.FilterTimeout}
+	s := &snapshot{cfg: cfg, timeout: cfg.FilterTimeout, places: cfg.places()}
 	s.refs.Store(1)
 	if s.timeout <= 0 {
 		s.timeout = inspectorTimeout
@@ -298,6 +299,13 @@ func (c *chain) verifiesAs(o *chain) bool {
 // exempt is what the listener is exempt from.
 func (s *snapshot) exempt() overload.Exempt {
 	return overload.Exempt{Limit: s.cfg.IgnoreGlobalLimit, Actions: s.cfg.IgnoreOverload}
+}
+
+// logConnection writes the line that the listener has of a connection. Its occasion has no name, as in
+// Envoy: that of the end is the filter chain's.
+func (s *snapshot) logConnection(r *telemetry.Record) {
+	r.Type = telemetry.LogNotSet
+	s.log.Log(r)
 }
 
 func (s *snapshot) release() {

@@ -5,7 +5,6 @@ import (
 
 	"github.com/hauberk-mesh/hauberk/sidecar/downstream"
 	"github.com/hauberk-mesh/hauberk/sidecar/stream"
-	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 )
 
 // carrier is a handler that may serve a connection stream by stream, each as a connection
@@ -109,7 +108,7 @@ func (t *tracked) refuseExcess(c *chain, e excess) {
 	r.Start, r.Duration, r.Metadata = time.Now(), 0, t.conn.Announced.Said()
 	e.note(r)
 	c.log.Log(r)
-	c.snap.log.Log(r)
+	c.snap.logConnection(r)
 	c.snap.refused.Log(r)
 	r.Release()
 	t.l.countRefused(e.reason)
@@ -143,7 +142,7 @@ func (l *listener) countEnd(c *downstream.Conn) {
 func (k *carried) Finished(c *downstream.Conn) {
 	if c != nil {
 		c.PeerMetrics.ConnectionClosed(c.Shard, time.Since(c.Accepted))
-		logEnd(c, k.snap.log)
+		logEnd(c, k.snap)
 	}
 	k.limited.leave()
 	l := k.t.l
@@ -155,8 +154,8 @@ func (k *carried) Finished(c *downstream.Conn) {
 }
 
 // logEnd writes the line that a listener has of each connection.
-func logEnd(c *downstream.Conn, log *telemetry.Log) {
-	if log == nil {
+func logEnd(c *downstream.Conn, s *snapshot) {
+	if s.log == nil {
 		return
 	}
 	r := c.NewRecord()
@@ -165,6 +164,6 @@ func logEnd(c *downstream.Conn, log *telemetry.Log) {
 	if o, ok := c.Held.(downstream.Outcome); ok {
 		o.Show(r)
 	}
-	log.Log(r)
+	s.logConnection(r)
 	r.Release()
 }

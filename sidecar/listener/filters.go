@@ -77,7 +77,7 @@ func (a *arrival) inspect(c stream.Conn) error {
 		if err == nil {
 			continue
 		}
-		if stream.IsTimeout(err) && a.snap.cfg.ContinueOnTimeout {
+		if stream.IsTimeout(err) && a.snap.cfg.ContinueOnTimeout && !a.needsHeader(a.snap.inspectors[i:]) {
 			return c.SetReadDeadline(time.Time{})
 		}
 		flags := telemetry.FlagDownstreamProtocolError
@@ -87,6 +87,18 @@ func (a *arrival) inspect(c stream.Conn) error {
 		return a.refuse(flags, reason, err)
 	}
 	return nil
+}
+
+// needsHeader tells whether one of some filters asks for a PROXY header. Who goes on without it would serve the
+// client as the proxy that it comes by, and pass on what comes late as what the client says.
+func (a *arrival) needsHeader(filters []Filter) bool {
+	for i := range filters {
+		f := &filters[i]
+		if f.ProxyProtocol != nil && !f.ProxyProtocol.Optional && (f.Disabled == nil || !f.Disabled.holds(a.match.destination.Port())) {
+			return true
+		}
+	}
+	return false
 }
 
 // filter runs one; reason is a word for counters.
@@ -153,17 +165,21 @@ func (a *arrival) sniffHTTP(c stream.Conn, deadline time.Time) error {
 
 func (a *arrival) proxyHeader(f *ProxyProtocol, c stream.Conn, deadline time.Time) error {
 	var h proxyHeader
+	begun := false
 	err := peekUntil(c, deadline, func(b []byte) error {
 		if f.passes(b) {
 			return errNoProxyHeader
 		}
 		var err error
 		h, err = parseProxyHeader(b)
+		begun = true
 		return err
 	})
 	switch {
 	case errors.Is(err, errNoProxyHeader) && f.Optional:
 		return nil
+	case begun && stream.IsTimeout(err):
+		return errHalfHeader
 	case err != nil:
 		return err
 	case h.version == 1 && f.NoV1 || h.version == 2 && f.NoV2:
@@ -173,8 +189,9 @@ func (a *arrival) proxyHeader(f *ProxyProtocol, c stream.Conn, deadline time.Tim
 		return err
 	}
 	if h.source.IsValid() {
+		// That of the listener is nowhere else, as in Envoy.
+		a.restored = a.restored || h.destination != a.match.destination
 		a.match.between(h.source, h.destination)
-		a.restored = true
 	}
 	a.announced = f.announced(a.announced, h.extensions)
 	return nil

@@ -9,7 +9,6 @@ import (
 	"maps"
 	"math"
 	"net"
-	"net/netip"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -415,30 +414,6 @@ func (m *Manager) eldestArrival() uint64 {
 		l.mu.Unlock()
 	}
 	return eldest
-}
-
-// listenerOf is the listener that is configured for a destination: by its address,
-// or by its port on all addresses. nil when there is none.
-func (m *Manager) listenerOf(dst netip.AddrPort) *listener {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	var any *listener
-	for _, l := range m.listeners {
-		l.mu.Lock()
-		cfg := l.current.cfg
-		l.mu.Unlock()
-		for _, a := range append([]Address{{Network: cfg.Network, Address: cfg.Address}}, cfg.Additional...) {
-			ap, err := netip.ParseAddrPort(a.Address)
-			switch {
-			case a.Network != "tcp" || err != nil || ap.Port() != dst.Port():
-			case ap.Addr().Unmap() == dst.Addr():
-				return l
-			case ap.Addr().IsUnspecified():
-				any = l
-			}
-		}
-	}
-	return any
 }
 
 // Accept takes connections again, or leaves them in their sockets' queues. It is

@@ -23,6 +23,8 @@ type proxyHeader struct {
 var (
 	errNoProxyHeader  = errors.New("the connection does not begin with a PROXY header")
 	errBadProxyHeader = errors.New("malformed PROXY header")
+	// errHalfHeader is no timeout after which a listener may go on: there is a header.
+	errHalfHeader = errors.New("the rest of the PROXY header did not come in time")
 )
 
 const (

@@ -31,26 +31,28 @@ func (e *entry) first() error {
 func (e *entry) again() bool {
 	e.file.Reading(e.ref.File)
 	b, err := tlscontext.ReadFile(e.ref.File)
-	if err != nil {
-		e.gone(err)
-		return false
-	}
 	sum := sha256.Sum256(b)
-	if sum == e.sum { // the last good one
+	same := err == nil && sum == e.sum // the last good one
+	var d *tlscontext.Discovered
+	if err == nil && !same {
+		d, err = e.decode(b)
+	}
+	e.store.mu.Lock()
+	defer e.store.mu.Unlock()
+	switch {
+	case err != nil:
+		e.gone(err)
+	case same:
 		if e.said != "" {
 			e.store.log.Info("secret can be used again", "secret", e.ref.Name, "source", e.source())
 		}
 		e.said, e.lost = "", time.Time{}
-		return false
+	default:
+		e.sum = sum
+		e.take(d)
+		return true
 	}
-	d, err := e.decode(b)
-	if err != nil {
-		e.gone(err)
-		return false
-	}
-	e.sum = sum
-	e.take(d)
-	return true
+	return false
 }
 
 func (e *entry) decode(b []byte) (d *tlscontext.Discovered, err error) {

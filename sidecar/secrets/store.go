@@ -44,11 +44,14 @@ type Store struct {
 	stop context.CancelFunc
 	wg   sync.WaitGroup
 
+	// reading is held by who looks at files, which may take long, and mu by nobody meanwhile.
+	reading sync.Mutex
 	mu      sync.Mutex
 	entries map[tlscontext.SecretRef]*entry
 }
 
-// entry is one secret that is followed; the store's lock guards what changes.
+// entry is one secret that is followed; the store's lock guards what changes, but file, and sum of a file's secret,
+// which are the reader's.
 type entry struct {
 	store  *Store
 	ref    tlscontext.SecretRef
@@ -72,16 +75,24 @@ func New(o Options) *Store {
 // Usable implements tlscontext.Secrets. It begins to follow the secret; a file is read
 // before it returns, and has to have it.
 func (s *Store) Usable(ref tlscontext.SecretRef) error {
+	e := &entry{store: s, ref: ref}
+	if ref.File != "" {
+		s.mu.Lock()
+		followed := s.entries[ref] != nil
+		s.mu.Unlock()
+		if followed {
+			return nil
+		}
+		if err := e.first(); err != nil {
+			return err
+		}
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.entries[ref] != nil {
 		return nil
 	}
-	e := &entry{store: s, ref: ref}
 	if ref.File != "" {
-		if err := e.first(); err != nil {
-			return err
-		}
 		s.entries[ref] = e
 		return nil
 	}
@@ -158,10 +169,10 @@ func (s *Store) Run(ctx context.Context) { glance.Watch(ctx, nil, s.glance, s.Re
 
 // glance tells whether a file has changed.
 func (s *Store) glance() (changed bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, e := range s.entries {
-		if e.ref.File != "" && e.file.Changed(e.ref.File) {
+	s.reading.Lock()
+	defer s.reading.Unlock()
+	for _, e := range s.ofFiles() {
+		if e.file.Changed(e.ref.File) {
 			changed = true
 		}
 	}
@@ -170,17 +181,32 @@ func (s *Store) glance() (changed bool) {
 
 // Refresh looks at all files now.
 func (s *Store) Refresh() {
-	s.mu.Lock()
-	changed := false
-	for _, e := range s.entries {
-		if e.ref.File != "" && e.again() {
+	if s.readAll() {
+		s.changed()
+	}
+}
+
+func (s *Store) readAll() (changed bool) {
+	s.reading.Lock()
+	defer s.reading.Unlock()
+	for _, e := range s.ofFiles() {
+		if e.again() {
 			changed = true
 		}
 	}
-	s.mu.Unlock()
-	if changed {
-		s.changed()
+	return changed
+}
+
+// ofFiles are the secrets that files have.
+func (s *Store) ofFiles() (out []*entry) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for ref, e := range s.entries {
+		if ref.File != "" {
+			out = append(out, e)
+		}
 	}
+	return out
 }
 
 func (s *Store) changed() {

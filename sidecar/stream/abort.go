@@ -61,6 +61,21 @@ func unacknowledged(raw syscall.RawConn) (n int) {
 	return n
 }
 
+// Acknowledged is how much of all that was written to s its peer's host has, as far as it has said so; 0 where s
+// cannot tell.
+func Acknowledged(s Stream) (n uint64) {
+	q, ok := s.(interface{ socket() syscall.RawConn })
+	if !ok {
+		return 0
+	}
+	_ = q.socket().Control(func(fd uintptr) {
+		if info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO); err == nil {
+			n = info.Bytes_acked
+		}
+	})
+	return n
+}
+
 // abort ends a connection with a TCP reset: nothing waits, nothing is flushed.
 func abort(c Conn) {
 	if t, ok := c.(*net.TCPConn); ok {

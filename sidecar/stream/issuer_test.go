@@ -55,6 +55,39 @@ func TestIssuer(t *testing.T) {
 	}
 }
 
+// TestPinnedPeers: who is accepted for what its certificate is, is so whenever that ends.
+func TestPinnedPeers(t *testing.T) {
+	for _, pinned := range []bool{false, true} {
+		a, b := tcpPair(t)
+		cert := certificate(t, clientID)
+		server, err := ServerTLS(a, nil, &tls.Config{Certificates: []tls.Certificate{cert}, ClientAuth: tls.RequireAnyClientCert, SessionTicketsDisabled: true,
+			VerifyConnection: func(cs tls.ConnectionState) error {
+				if pinned {
+					handshake.Pinned(cs, cs.PeerCertificates[:1])
+				} else {
+					handshake.Chain(cs, cs.PeerCertificates[:1])
+				}
+				return nil
+			}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		client, err := ClientTLS(b, &tls.Config{Certificates: []tls.Certificate{cert}, InsecureSkipVerify: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var wg sync.WaitGroup
+		wg.Go(func() { _ = client.Handshake(context.Background()) })
+		if err := server.Handshake(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+		wg.Wait()
+		if i := server.Info(); i.PeerNotAfter.IsZero() != pinned || i.PeerSigner == "" || i.PeerCertHash == "" {
+			t.Errorf("pinned %v: it ends %v", pinned, i.PeerNotAfter)
+		}
+	}
+}
+
 // TestSizes: what each connection has is at its size class; more would cost the next one.
 func TestSizes(t *testing.T) {
 	if n := unsafe.Sizeof(Info{}); n > 224 {

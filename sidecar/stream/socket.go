@@ -132,6 +132,7 @@ type socketWriter struct {
 	out   []byte
 	n     int
 	wait  bool
+	some  bool // it is over with the first bytes that were taken
 	errno syscall.Errno
 	reset *resetSeen // the socket's
 }
@@ -196,6 +197,16 @@ func (s *Socket) Write(p []byte) (int, error) {
 	}
 	rest, err := s.write(p[n:], true)
 	return n + rest, err
+}
+
+// WriteSome waits until the socket takes something of p, and writes no more than it takes at once: who writes
+// piece by piece so makes as many calls of the kernel as one Write does, and knows of each.
+func (s *Socket) WriteSome(p []byte) (int, error) {
+	w := s.writer()
+	w.some = true
+	n, err := s.write(p, true)
+	w.some = false
+	return n, err
 }
 
 // CloseWrite implements Stream.
@@ -335,7 +346,7 @@ func (s *Socket) write(p []byte, wait bool) (n int, err error) {
 
 // writeOnce lets the runtime wait for the socket only where that is wanted.
 func (w *socketWriter) writeOnce(fd uintptr) bool {
-	for w.errno = 0; w.n < len(w.out) && w.errno == 0; {
+	for w.errno = 0; w.n < len(w.out) && w.errno == 0 && !(w.some && w.n > 0); {
 		var n int
 		n, w.errno = send(fd, w.out[w.n:])
 		w.n += n

@@ -35,8 +35,8 @@ type Stream interface {
 type Info struct {
 	// What each request asks for comes first, in as few of the processor's cache lines as can be.
 
-	// Local and Remote are the transport addresses, or what a proxy in front has told of
-	// them. Direct is then the address at the other end of the connection, else nil.
+	// Local and Remote are the transport addresses. Where a proxy in front has told of the client, that is
+	// Remote, and Direct the address at the other end of the connection, else nil.
 	Local, Remote, Direct net.Addr
 	// TLS is set when the transport is encrypted; TLSVersion and CipherSuite
 	// are crypto/tls's numbers, SNI what the client sent, ALPN what was chosen.

@@ -1,6 +1,7 @@
 package stream
 
 import (
+	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -331,6 +332,55 @@ func TestTLSQuiet(t *testing.T) {
 	}
 }
 
+// TestWriteSome: a write of some waits for the socket to take anything, and not for all; piece by piece all arrives.
+func TestWriteSome(t *testing.T) {
+	sock, peer := socketPair(t)
+	data := make([]byte, 32<<20) // more than any socket buffer
+	for i := range data {
+		data[i] = byte(i >> 10)
+	}
+	if n, err := sock.WriteSome(nil); n != 0 || err != nil {
+		t.Errorf("of nothing: %d, %v", n, err)
+	}
+	n, _, err := sock.TryWrite(data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = sock.SetWriteDeadline(time.Now().Add(20 * time.Millisecond))
+	if m, err := sock.WriteSome(data[n:]); m != 0 || !IsTimeout(err) {
+		t.Fatalf("while the peer reads nothing: %d, %v", m, err)
+	}
+	_ = sock.SetWriteDeadline(time.Time{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for n < len(data) {
+			m, err := sock.WriteSome(data[n:])
+			if m == 0 || err != nil {
+				t.Errorf("%d, %v", m, err)
+				return
+			}
+			n += m
+		}
+	})
+	got := make([]byte, len(data))
+	if _, err := io.ReadFull(peer, got); err != nil || !bytes.Equal(got, data) {
+		t.Errorf("other bytes, or %v", err)
+	}
+	wg.Wait()
+	// Write is what it was.
+	wg.Go(func() { _, _ = io.ReadFull(peer, got) })
+	if n, err := sock.Write(data); n != len(data) || err != nil {
+		t.Errorf("Write: %d, %v", n, err)
+	}
+	wg.Wait()
+	abort(peer)
+	if _, err := sock.WriteSome(data); err == nil {
+		if n, err := sock.WriteSome(data); err == nil {
+			t.Errorf("to a peer that has left: %d", n)
+		}
+	}
+}
+
 // TestTryWrite: a write that does not wait takes what fits; what follows it with Write
 // arrives whole and in order.
 func TestTryWrite(t *testing.T) {
@@ -406,12 +456,12 @@ func TestTryWriteKeepsTheLastRecord(t *testing.T) {
 	wg.Wait()
 }
 
-// TestProxiedAddrs: what a proxy tells of a TLS client does not hide the proxy.
-func TestProxiedAddrs(t *testing.T) {
+// TestProxiedClient: what a proxy tells of a TLS client does not hide the proxy, nor where it connected to.
+func TestProxiedClient(t *testing.T) {
 	server, client := tlsPair(t)
 	told := &net.TCPAddr{IP: net.IPv4(192, 0, 2, 1), Port: 1}
-	server.SetAddrs(told, told)
-	if i := server.Info(); i.Remote != net.Addr(told) || i.Local != net.Addr(told) || i.Direct.String() != client.Info().Local.String() {
+	server.SetRemote(told)
+	if i := server.Info(); i.Remote != net.Addr(told) || i.Local.String() != client.Info().Remote.String() || i.Direct.String() != client.Info().Local.String() {
 		t.Errorf("%+v", i)
 	}
 }

@@ -39,6 +39,8 @@ type TLS struct {
 	keep bool
 	// foreign: Info is to have the peer's names.
 	foreign bool
+	// pinned: the peer was accepted for what its certificate is, whenever that ends.
+	pinned bool
 	// peer keeps the texts that Info has of it.
 	peer unique.Handle[peerTexts]
 	// signer is the anchor's key, from the verdict on the peer until the handshake ends.
@@ -79,8 +81,8 @@ func newTLS(c Conn, prefix []byte, cfg *tls.Config, client bool) (*TLS, error) {
 }
 
 // accepted is told the certificates by which the peer was accepted, within the handshake.
-func (t *TLS) accepted(chain []*x509.Certificate) {
-	t.signer = SignerKey(chain[len(chain)-1])
+func (t *TLS) accepted(chain []*x509.Certificate, pinned bool) {
+	t.signer, t.pinned = SignerKey(chain[len(chain)-1]), pinned
 	if t.keep && len(chain) > 1 {
 		t.raw.shaking.issuer = chain[1]
 	}
@@ -112,6 +114,9 @@ func (t *TLS) Handshake(ctx context.Context) error {
 	}
 	t.info, t.peer = tlsInfo(t.tls, t.raw, t.signer)
 	t.signer = "" // Info shares it with the peer's other connections
+	if t.pinned {
+		t.ForgetExpiry()
+	}
 	if own := t.raw.own; own != nil {
 		t.info.OwnID, t.info.own = own.ID, own
 	}
@@ -199,10 +204,10 @@ func (t *TLS) ForgetPeer() {
 	}
 }
 
-// SetAddrs notes the addresses that a proxy in front has told of. It is called
+// SetRemote notes the client that a proxy in front has told of. It is called
 // before the stream is handed on.
-func (t *TLS) SetAddrs(local, remote net.Addr) {
-	t.info.Local, t.info.Remote, t.info.Direct = local, remote, t.raw.RemoteAddr()
+func (t *TLS) SetRemote(remote net.Addr) {
+	t.info.Remote, t.info.Direct = remote, t.raw.RemoteAddr()
 }
 
 // Read implements Stream.

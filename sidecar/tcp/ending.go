@@ -34,7 +34,8 @@ type ending struct {
 	ended   string
 	flags   telemetry.Flags
 	// leftAt is when one end was found to have left, or the other last took something, on
-	// the proxy's clock; 0 while both are there. unread is what that was to take then.
+	// the proxy's clock; 0 while both are there. unread is what that was to take then, and before what those
+	// have taken who are to take more.
 	leftAt atomic.Int64
 	unread int
 	// drainAt is when bytes moved first that are the last because the connection is to finish, 0
@@ -142,6 +143,27 @@ func (r *relay) left(h *half, err error) {
 	r.c.EndedBy(h == &r.down)
 	r.linger(now)
 	r.p.watch.stir()
+}
+
+// acknowledged notes that somebody has taken some of what was written to him, while more waits for him: his host
+// says so sooner than the kernel that there is room for more, and TLS that all of a write has left. Who takes it
+// slowly is not idle.
+func (r *relay) acknowledged(now int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.leftAt.Load() != 0 {
+		return
+	}
+	n := 0
+	for _, h := range []*half{&r.toUp, &r.down} {
+		if h.writing.Load() {
+			n += int(stream.Acknowledged(h.dst))
+		}
+	}
+	if n != r.unread {
+		r.unread = n
+		r.last.Store(now)
+	}
 }
 
 // linger ends a connection of which one end has left, as soon as the other has what that

@@ -30,7 +30,13 @@ type outcome struct {
 type trouble struct {
 	failure   string     // of the last attempt, "" where that succeeded
 	transport string     // the same in the words of Envoy's transport failure reasons
-	failed    []net.Addr // the hosts that could not be reached
+	failed    []unreached // the hosts that could not be reached
+}
+
+// unreached is such a host.
+type unreached struct {
+	at   net.Addr
+	name string
 }
 
 // had is the trouble there was.
@@ -41,14 +47,14 @@ func (o *outcome) had() trouble {
 	return *o.trouble
 }
 
-// failed notes an attempt that was in vain; at is the host's address, nil where it had none.
-func (o *outcome) failed(failure, transport string, at net.Addr) {
+// failed notes an attempt that was in vain, at a host whose address is nil where it had none.
+func (o *outcome) failed(failure, transport string, h unreached) {
 	if o.trouble == nil {
 		o.trouble = new(trouble)
 	}
 	t := o.trouble
-	if t.failure, t.transport = failure, transport; at != nil {
-		t.failed = append(t.failed[max(0, len(t.failed)+1-mostShown):], at)
+	if t.failure, t.transport = failure, transport; h.at != nil {
+		t.failed = append(t.failed[max(0, len(t.failed)+1-mostShown):], h)
 	}
 }
 
@@ -71,7 +77,7 @@ type line struct {
 func (o *outcome) Attempted(i int) (addr net.Addr, hostname string, ok bool) {
 	switch failed := o.had().failed; {
 	case i < len(failed):
-		return failed[i], "", true
+		return failed[i].at, failed[i].name, true
 	case i == len(failed) && o.upstream != nil:
 		return o.upstream.Remote, o.host.Hostname(), true
 	}
@@ -174,7 +180,7 @@ func (l *line) Show(r *telemetry.Record) {
 	}
 	// One that was not asked for a connection, because of an overload, has no other flag (cluster.Shed).
 	if n := len(had.failed); n > 0 && l.flags != telemetry.FlagRetryLimitExceeded {
-		r.UpstreamHost = had.failed[n-1]
+		r.UpstreamHost, r.UpstreamHostname = had.failed[n-1].at, had.failed[n-1].name
 	}
 	if i := l.upstream; i != nil {
 		r.UpstreamHostname = l.host.Hostname()

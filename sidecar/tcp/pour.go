@@ -40,7 +40,8 @@ func (p *pour) Take(pieces [][]byte) (n int, more bool) {
 		}
 	}
 	if n > 0 {
-		p.r.progress(p.h, int64(n))
+		p.r.taken(p.h, int64(n))
+		p.r.passed(p.h, int64(n))
 	}
 	return n, p.failed == nil && !p.h.over
 }

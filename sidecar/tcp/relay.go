@@ -256,10 +256,15 @@ func (r *relay) moving(h *half) {
 	}
 }
 
-// progress notes bytes that moved.
-func (r *relay) progress(h *half, n int64) {
+// taken notes bytes that a destination took. It is told of them before others that were read with them, so
+// that who takes a few at a time does not seem to be idle.
+func (r *relay) taken(h *half, n int64) {
 	h.moved.Add(n)
 	r.last.Store(r.p.watch.now())
+}
+
+// passed notes that all n bytes that were to be written have been taken.
+func (r *relay) passed(h *half, n int64) {
 	h.writing.Store(false)
 	if r.p.cfg.CloseDraining && r.c.Draining() {
 		r.drain(h, n)
@@ -269,12 +274,31 @@ func (r *relay) progress(h *half, n int64) {
 // write passes p on; it is false where dst takes no more.
 func (r *relay) write(h *half, p []byte) bool {
 	r.moving(h)
-	if _, failed := h.dst.Write(p); failed != nil {
+	if failed := r.put(h, p); failed != nil {
 		r.left(h, failed)
 		return false
 	}
-	r.progress(h, int64(len(p)))
+	r.passed(h, int64(len(p)))
 	return true
+}
+
+// put writes p. What a socket takes of it counts when it does.
+func (r *relay) put(h *half, p []byte) error {
+	s, ok := h.dst.(*stream.Socket)
+	if !ok {
+		_, err := h.dst.Write(p)
+		if err == nil {
+			r.taken(h, int64(len(p)))
+		}
+		return err
+	}
+	n, _, err := s.TryWrite(p)
+	r.taken(h, int64(n))
+	for p = p[n:]; len(p) > 0 && err == nil; p = p[n:] {
+		n, err = s.WriteSome(p)
+		r.taken(h, int64(n))
+	}
+	return err
 }
 
 // copy moves bytes until the source ends, which is nil, or the half is parked.
@@ -296,7 +320,7 @@ func (r *relay) copy(h *half) error {
 	for !h.over {
 		if splicer != nil && bulk >= spliceAfter {
 			l.release()
-			err := splicer.move(func() { r.moving(h) }, func(n int64) { r.progress(h, n) })
+			err := splicer.move(func() { r.moving(h) }, func(n int64) { r.taken(h, n) }, func(n int64) { r.passed(h, n) })
 			if w := (*writeError)(nil); errors.As(err, &w) {
 				r.left(h, w.err)
 				splicer = nil

@@ -70,15 +70,15 @@ func rawTCP(s stream.Stream) (*stream.Socket, syscall.RawConn) {
 var errNoSplice = errors.New("splice: no pipe")
 
 // move splices until the source gives little or ends: io.EOF. Each move is told to
-// moving when there are bytes to write, and to progress when they were. No pipe is held
-// while it waits.
-func (s *splicer) move(moving func(), progress func(int64)) error {
+// moving when there are bytes to write, those that were written to taken, and all of a move to passed when
+// it is over. No pipe is held while it waits.
+func (s *splicer) move(moving func(), taken, passed func(int64)) error {
 	for {
 		stream.Apart()
 		s.share.Turn()
-		n, err := s.once(moving)
+		n, err := s.once(moving, taken)
 		if n > 0 {
-			progress(n)
+			passed(n)
 			s.share.Spend(int(n) / 4) // it is not copied
 		}
 		if err != nil || n < spliceLeast {
@@ -88,7 +88,7 @@ func (s *splicer) move(moving func(), progress func(int64)) error {
 }
 
 // once fills a pipe from the source and empties it into the destination.
-func (s *splicer) once(moving func()) (int64, error) {
+func (s *splicer) once(moving func(), taken func(int64)) (int64, error) {
 	var p *pipe
 	var n int64
 	var failed error
@@ -119,11 +119,19 @@ func (s *splicer) once(moving func()) (int64, error) {
 		return 0, firstError(err, failed)
 	}
 	moving()
-	return s.empty(p, n)
+	return s.empty(p, n, taken)
 }
 
-func (s *splicer) empty(p *pipe, n int64) (int64, error) {
-	var moved int64
+// empty empties a pipe of n bytes. Of what was taken it tells before it waits: a pipe holds so much that who
+// takes it slowly would seem to be idle.
+func (s *splicer) empty(p *pipe, n int64, taken func(int64)) (int64, error) {
+	var moved, told int64
+	tell := func() {
+		if moved > told {
+			taken(moved - told)
+			told = moved
+		}
+	}
 	var failed error
 	err := s.to.Write(func(fd uintptr) bool {
 		for moved < n {
@@ -133,6 +141,7 @@ func (s *splicer) empty(p *pipe, n int64) (int64, error) {
 					s.dst.NoteReset()
 				}
 				if failed == unix.EAGAIN {
+					tell()
 					s.share.Renew()
 					return false
 				}
@@ -142,6 +151,7 @@ func (s *splicer) empty(p *pipe, n int64) (int64, error) {
 		}
 		return true
 	})
+	tell()
 	if moved < n {
 		p.close() // what is left in it belongs to nobody
 		return moved, &writeError{firstError(err, failed)}

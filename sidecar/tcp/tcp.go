@@ -271,7 +271,7 @@ func (p *Proxy) begin(ctx context.Context, c *downstream.Conn) *relay {
 func (p *Proxy) connect(ctx context.Context, c *downstream.Conn, pc *cluster.PickContext, o *outcome, until int64) *cluster.Conn {
 	cl := p.clusters.Get(o.cluster)
 	if cl == nil {
-		o.failed("no such cluster", "", nil)
+		o.failed("no such cluster", "", unreached{})
 		o.flags = telemetry.FlagNoCluster
 		return nil
 	}
@@ -308,9 +308,9 @@ func (p *Proxy) connect(ctx context.Context, c *downstream.Conn, pc *cluster.Pic
 			if o.flags = failed.Flags(); failed.Kind == cluster.OverflowPending {
 				o.flags = 0 // of a byte stream Envoy has no flag that says so
 			}
-			o.failed(err.Error(), failed.TransportFailure(), failed.Addr)
+			o.failed(err.Error(), failed.TransportFailure(), unreached{failed.Addr, failed.Name})
 		} else {
-			o.failed(err.Error(), "", nil)
+			o.failed(err.Error(), "", unreached{})
 		}
 		// Where no host could be chosen, or the cluster takes no connection, there is nothing
 		// to try again.

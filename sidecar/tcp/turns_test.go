@@ -45,7 +45,7 @@ func TestBulkTakesTurns(t *testing.T) {
 			}
 			var share fair.Share
 			share.Spend(1 << 30) // what was moved before
-			if err := newSplicer(ends[1], ends[0], &share, 0).move(func() {}, func(int64) {}); err != nil {
+			if err := newSplicer(ends[1], ends[0], &share, 0).move(func() {}, func(int64) {}, func(int64) {}); err != nil {
 				t.Fatal(err)
 			}
 		}) {

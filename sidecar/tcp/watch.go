@@ -222,6 +222,9 @@ func (r *relay) lookGuarded(now int64) {
 }
 
 func (r *relay) look(now int64) {
+	if r.toUp.writing.Load() || r.down.writing.Load() {
+		r.acknowledged(now)
+	}
 	quiet := now - r.last.Load()
 	switch {
 	case r.end > 0 && now >= r.end:

@@ -130,7 +130,7 @@ func appendFloat(dst []byte, v float64) []byte {
 
 // configured is an operator for one type of metadata, or for the type that its argument names.
 func configured(name, argument, help string) operatorDef {
-	return operatorDef{OperatorDoc: OperatorDoc{name, argument, help}, compile: func(argument string) (out op, err error) {
+	return operatorDef{OperatorDoc: OperatorDoc{name, argument, help}, compile: func(argument string, _ int) (out op, err error) {
 		p, err := logformat.MetadataOf(name, argument)
 		if err != nil {
 			return out, err

@@ -167,6 +167,7 @@ type LogType uint8
 
 // The occasions, with the numbers of envoy.data.accesslog.v3.AccessLogType.
 const (
+	LogNotSet             LogType = 0
 	LogUpstreamConnected  LogType = 1
 	LogConnectionPeriodic LogType = 2
 	LogConnectionEnd      LogType = 3

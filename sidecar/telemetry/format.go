@@ -155,7 +155,7 @@ func operator(p logformat.Piece) (op, error) {
 		number := logformat.IsNumber(p.Name, p.Argument)
 		out := op{value: d.value, max: p.Max, number: number, plain: number || d.plain && p.Argument == ""}
 		if d.compile != nil {
-			out, err := d.compile(p.Argument)
+			out, err := d.compile(p.Argument, p.Max)
 			out.max = p.Max
 			return out, err
 		}

@@ -99,25 +99,27 @@ func (n *node) append(dst []byte, r *Record, omit bool) (out []byte, ok bool) {
 // appendMember appends a text with operators: alone, an operator has the type of
 // its value.
 func appendMember(dst []byte, ops []op, r *Record, omit bool) (out []byte, ok bool) {
-	start := len(dst)
 	if len(ops) == 1 && ops[0].literal == "" {
-		if ops[0].typed != nil { // of any length, as in Envoy
-			if dst, ok = ops[0].typed(dst, r); !ok {
-				return append(dst, "null"...), !omit
-			}
-			return dst, true
-		}
-		dst, ok = ops[0].appendValue(dst, r)
-		switch {
-		case !ok:
+		if dst, ok = ops[0].appendTyped(dst, r); !ok {
 			return append(dst, "null"...), !omit
-		case ops[0].number:
-			return dst, true
 		}
-		return quoteFrom(dst, start), true
+		return dst, true
 	}
+	start := len(dst)
 	for i := range ops {
 		dst = ops[i].append(dst, r, omit)
 	}
 	return quoteFrom(dst, start), true
+}
+
+// appendTyped appends a value as JSON has it; ok is false where there is none, and nothing was appended.
+func (o *op) appendTyped(dst []byte, r *Record) (out []byte, ok bool) {
+	if o.typed != nil { // of any length, as in Envoy
+		return o.typed(dst, r)
+	}
+	out, ok = o.appendValue(dst, r)
+	if !ok || o.number {
+		return out, ok
+	}
+	return quoteFrom(out, len(dst)), true
 }

@@ -24,8 +24,8 @@ type operatorDef struct {
 	plain        bool
 	value        valueFunc
 	withArgument func(argument string) (valueFunc, error)
-	// compile takes the place of all of these.
-	compile func(argument string) (op, error)
+	// compile takes the place of all of these; most is the longest text that is kept, as op.max.
+	compile func(argument string, most int) (op, error)
 }
 
 // operators are all there are; init fills them in, because COALESCE looks at them.
@@ -91,7 +91,7 @@ var processOperators = []operatorDef{
 		}
 		return func(dst []byte, _ *Record) ([]byte, bool) { return append(dst, v...), true }, nil
 	}),
-	takes("COALESCE", "JSON", "The first of several operators that has a value, which may be empty: {\"operators\": [NAME or {\"command\": NAME, \"param\": ARGUMENT, \"max_length\": LENGTH}, …]}. A parenthesis in it is written \\u0029.", firstValue),
+	{OperatorDoc: OperatorDoc{"COALESCE", "JSON", "The first of several operators that has a value, which may be empty: {\"operators\": [NAME or {\"command\": NAME, \"param\": ARGUMENT, \"max_length\": LENGTH}, …]}. A parenthesis in it is written \\u0029."}, compile: firstValue},
 }
 
 var hostname = func() string { h, _ := os.Hostname(); return h }()
@@ -115,25 +115,33 @@ func appendStreamID(dst []byte, r *Record) []byte {
 	return append(dst, r.streamID[:]...)
 }
 
-func firstValue(argument string) (valueFunc, error) {
+// firstValue is of the type of the operator whose value it shows; only texts are cut.
+func firstValue(argument string, most int) (out op, err error) {
 	pieces, err := logformat.Alternatives(argument)
 	if err != nil {
-		return nil, err
+		return out, err
 	}
-	ops := make([]op, len(pieces))
+	ops, cut := make([]op, len(pieces)), make([]op, len(pieces))
 	for i, p := range pieces {
 		if ops[i], err = operator(p); err != nil {
-			return nil, err
+			return out, err
+		}
+		if cut[i] = ops[i]; most != 0 && !cut[i].number && (cut[i].max == 0 || most < cut[i].max) {
+			cut[i].max = most
 		}
 	}
-	return func(dst []byte, r *Record) (out []byte, ok bool) {
-		for i := range ops {
-			if out, ok = ops[i].appendValue(dst, r); ok {
-				return out, true
+	first := func(of []op, show func(*op, []byte, *Record) ([]byte, bool)) valueFunc {
+		return func(dst []byte, r *Record) (out []byte, ok bool) {
+			for i := range of {
+				if out, ok = show(&of[i], dst, r); ok {
+					return out, true
+				}
 			}
+			return dst, false
 		}
-		return dst, false
-	}, nil
+	}
+	out.value, out.typed = first(ops, (*op).appendValue), first(cut, (*op).appendTyped)
+	return out, nil
 }
 
 // ownOperators are Hauberk's own.

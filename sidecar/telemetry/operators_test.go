@@ -192,6 +192,28 @@ func TestValuesThatAreEmpty(t *testing.T) {
 	}
 }
 
+// TestTypeOfAFirstValue: the first of several operators that has a value says of what type that is; texts alone are cut.
+func TestTypeOfAFirstValue(t *testing.T) {
+	r := &Record{Code: 503, BytesSent: 12, RequestHeaders: repeated{":method": {"POST"}, "n": {"17"}}}
+	for _, tc := range []struct{ operators, whole, cut string }{
+		{`["RESPONSE_CODE"]`, "503", "503"},
+		{`["ROUTE_NAME", "BYTES_SENT"]`, "12", "12"},
+		{`[{"command": "REQ", "param": "n"}, "RESPONSE_CODE"]`, `"17"`, `"1"`},
+		{`["ROUTE_NAME", {"command": "REQ", "param": ":method", "max_length": 3}]`, `"POS"`, `"P"`},
+		{`["ROUTE_NAME", "UPSTREAM_CLUSTER"]`, "null", "null"},
+	} {
+		for most, want := range map[string]string{"": tc.whole, ":1": tc.cut} {
+			f, err := CompileAccessLog(AccessLogConfig{JSON: true, Fields: map[string]any{"v": `%COALESCE({"operators": ` + tc.operators + `})` + most + "%"}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := string(f.Append(nil, r)); got != `{"v":`+want+"}\n" {
+				t.Errorf("%s%s: %s, want %s", tc.operators, most, got, want)
+			}
+		}
+	}
+}
+
 // Reasons of transports have no spaces, and Hauberk's own words stand elsewhere.
 func TestTransportFailures(t *testing.T) {
 	f, err := ParseFormat("%UPSTREAM_TRANSPORT_FAILURE_REASON% %DOWNSTREAM_TRANSPORT_FAILURE_REASON% %HAUBERK_FAILURE%")

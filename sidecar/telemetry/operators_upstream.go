@@ -153,10 +153,8 @@ func appendHost(dst []byte, addr net.Addr, hostname string, names, withPort bool
 	if !names || hostname == "" {
 		return appendAddr(dst, addr, withPort)
 	}
-	if !withPort {
-		if host, _, ok := strings.Cut(hostname, ":"); ok && strings.Count(hostname, ":") == 1 {
-			hostname = host
-		}
+	if i := strings.LastIndexByte(hostname, ':'); !withPort && i > 0 && (hostname[i-1] == ']' || strings.IndexByte(hostname, ':') == i) {
+		hostname = hostname[:i]
 	}
 	return append(dst, hostname...)
 }

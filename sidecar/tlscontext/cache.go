@@ -42,17 +42,24 @@ func (c *Cache) Client(cfg *Client) (*Context, error) {
 }
 
 // cached holds the key weakly: the entry goes with the configuration, of which the
-// context keeps a copy.
+// context keeps a copy. A context is made without the lock: its files may be on a disk that takes long, and every
+// connection to a host asks for a context.
 func cached[T any](c *Cache, m map[weak.Pointer[T]]*Context, cfg *T, make func() (*Context, error)) (*Context, error) {
 	key := weak.Make(cfg)
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	if have := m[key]; have != nil {
+	have := m[key]
+	c.mu.Unlock()
+	if have != nil {
 		return have, nil
 	}
 	made, err := make()
 	if err != nil {
 		return nil, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if have = m[key]; have != nil {
+		return have, nil // somebody was quicker
 	}
 	m[key] = made
 	runtime.AddCleanup(cfg, func(key weak.Pointer[T]) {

@@ -1,13 +1,17 @@
 package tlscontext
 
 import (
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"io"
 	"log/slog"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/hauberk-mesh/hauberk/internal/handshake"
 )
 
 // found are secrets that a test has discovered.
@@ -131,6 +135,32 @@ func TestOwnIsWhatIsPresented(t *testing.T) {
 }
 
 // A secret may add what a context leaves out, and the context what the secret does.
+// TestPinsOfASecret: pins that are discovered, and nothing besides, accept a certificate that has expired, and say
+// that its end is nobody's business; with an authority, a pin is not enough.
+func TestPinsOfASecret(t *testing.T) {
+	a := newAuthority(t, "ca")
+	use := []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}
+	old := a.issue(&x509.Certificate{ExtKeyUsage: use, NotBefore: time.Now().Add(-2 * time.Hour), NotAfter: time.Now().Add(-time.Hour)})
+	pins := &Validation{Hash: [][32]byte{sha256.Sum256(old.cert.Raw)}, MaxDepth: DefaultDepth}
+	both := *pins
+	both.CA = Source{Inline: Secret(a.pem())}
+	for _, v := range []*Validation{pins, &both} {
+		server := &Server{Common: Common{Certificates: []Certificate{a.issue(&x509.Certificate{DNSNames: []string{"api"}}).own()},
+			MinVersion: tls.VersionTLS13, MaxVersion: tls.VersionTLS13, Validation: &Validation{Secret: secretOf("trust"), MaxDepth: DefaultDepth}}, RequireClientCertificate: true}
+		s, err := NewServer(server, Options{Secrets: &found{has: map[string]*Discovered{"trust": {Validation: v}}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		told, pinned := 0, false
+		cfg := handshake.Listen(s.ServerConfig(server), io.Discard, func(_ []*x509.Certificate, p bool) { told, pinned = told+1, p })
+		_, _, err, _ = shake(t, cfg, &tls.Config{InsecureSkipVerify: true,
+			Certificates: []tls.Certificate{{Certificate: [][]byte{old.cert.Raw}, PrivateKey: old.key}}})
+		if alone := v == pins; alone != (err == nil) || alone != pinned || alone != (told == 1) {
+			t.Errorf("pins alone %v: %v, told %d times, pinned %v", alone, err, told, pinned)
+		}
+	}
+}
+
 func TestMergedSecret(t *testing.T) {
 	a := newAuthority(t, "ca")
 	api := a.issue(&x509.Certificate{DNSNames: []string{"api"}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}})

@@ -14,11 +14,13 @@ import (
 // handle gives a response to the Handler and queues the answer.
 func (c *Client) handle(srv Server, a *answer) {
 	c.mu.Lock()
-	ts := c.typeLocked(a.url)
-	if !ts.requested {
+	ts := c.knownLocked(a.url)
+	if ts == nil || !ts.requested {
 		// Any answer would read as a subscription.
 		c.mu.Unlock()
-		c.log.Warn("response of a type that was not asked for ignored", "peer", srv.Name, "type", a.url)
+		c.ignored.Do(func() {
+			c.log.Warn("response of a type that was not asked for ignored", "peer", srv.Name, "type", a.url)
+		})
 		return
 	}
 	only := a.beats() // whatever becomes of them

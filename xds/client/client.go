@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/time/rate"
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/types/known/structpb"
 
@@ -33,6 +34,8 @@ type Client struct {
 	save chan struct{}
 	// silent counts the streams and attempts in a row that brought nothing. Run's alone.
 	silent int
+	// ignored bounds what is said of responses that nobody asked for: a server sends any number.
+	ignored rate.Sometimes
 
 	mu      sync.Mutex
 	running bool
@@ -76,6 +79,7 @@ func New(cfg Config) (*Client, error) {
 	c := &Client{
 		cfg: cfg, node: node, log: cfg.Log.With("component", "xds"),
 		synced: make(chan struct{}), wake: make(chan struct{}, 1), save: make(chan struct{}, 1),
+		ignored: rate.Sometimes{Interval: 10 * time.Second},
 	}
 	for _, url := range resource.PushOrder {
 		c.typeLocked(url)
@@ -108,14 +112,22 @@ func (n Node) Message() (*corev3.Node, error) {
 
 // typeLocked returns the state of a type, in push order.
 func (c *Client) typeLocked(url string) *typeState {
+	if ts := c.knownLocked(url); ts != nil {
+		return ts
+	}
+	ts := newTypeState(url, c.cfg.SotW)
+	c.order = append(c.order, ts)
+	return ts
+}
+
+// knownLocked is that of a type that somebody here has named, else nil: a server names what it likes.
+func (c *Client) knownLocked(url string) *typeState {
 	for _, ts := range c.order {
 		if ts.url == url {
 			return ts
 		}
 	}
-	ts := newTypeState(url, c.cfg.SotW)
-	c.order = append(c.order, ts)
-	return ts
+	return nil
 }
 
 // Run applies the cache, then keeps a stream until ctx ends; that is the only

@@ -1,7 +1,10 @@
 package client
 
 import (
+	"fmt"
+	"log/slog"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 
@@ -51,4 +54,27 @@ func TestNamelessInTheStateOfTheWorld(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestTypesNobodyAskedFor: a server that sends one type after the other has nothing remembered of them, and does
+// not fill the log.
+func TestTypesNobodyAskedFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &scripted{say: make(chan *discoveryv3.DiscoveryResponse)}
+		m := newMirror()
+		var said strings.Builder
+		c, stop := run(t, m, Config{Servers: []Server{newPlane(t, "cp", s).server()}, SotW: true, Log: slog.New(slog.NewTextHandler(&said, nil))})
+		before := len(c.Status().Types)
+		for i := range 100 {
+			s.of(fmt.Sprintf("type.googleapis.com/unknown.%d", i), "1")
+		}
+		s.of(lds, "1", ls("in", "1", "").Body)
+		if after := len(c.Status().Types); after != before || !slices.Equal(m.names(lds), []string{"in"}) {
+			t.Errorf("%d types, %d before; listeners %v", after, before, m.names(lds))
+		}
+		stop()
+		if n := strings.Count(said.String(), "was not asked for"); n != 1 {
+			t.Errorf("it is said %d times", n)
+		}
+	})
 }

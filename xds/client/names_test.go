@@ -78,10 +78,12 @@ func TestRemovedAndThereIsRejected(t *testing.T) {
 		srv.respond = func(_ int, m *discoveryv3.DeltaDiscoveryRequest) (*discoveryv3.DeltaDiscoveryResponse, error) {
 			switch {
 			case m.TypeUrl == cds && m.ResponseNonce == "":
-				return deltaResponse("1", cl("a", "1"), cl("b", "1"), cl("c", "1")), nil
+				return deltaResponse("1", cl("a", "1"), cl("b", "1"), cl("c", "1"), cl("d", "1"), cl("e", "1")), nil
 			case m.TypeUrl == cds && m.ResponseNonce == "1":
 				r := deltaResponse("2", cl("a", "2"), cl("c", "2"))
-				r.RemovedResources = []string{"a", "b"}
+				r.Resources = append(r.Resources, &discoveryv3.Resource{Name: "d", Version: "2", Resource: ls("d", "2", "").Body},
+					&discoveryv3.Resource{Name: "e", Version: cl("e", "1").Version})
+				r.RemovedResources = []string{"a", "b", "d", "e"}
 				return r, nil
 			}
 			return nil, nil
@@ -98,10 +100,11 @@ func TestRemovedAndThereIsRejected(t *testing.T) {
 			}
 			return "no answer"
 		})
-		if nack != "a: resource: is removed and there in one response" {
+		const both = ": resource: is removed and there in one response"
+		if nack != "a"+both+"; d"+both+"; e"+both {
 			t.Errorf("NACK %q", nack)
 		}
-		if d := m.differs([]*resource.Resource{cl("a", "1"), cl("c", "2")}); d != "" {
+		if d := m.differs([]*resource.Resource{cl("a", "1"), cl("c", "2"), cl("d", "1"), cl("e", "1")}); d != "" {
 			t.Error(d)
 		}
 	})

@@ -85,7 +85,7 @@ func (w *deltaWire) recv() (*answer, error) {
 		a.add(i, r.GetName(), r.GetVersion(), r.GetResource(), misnamed)
 	}
 	for _, n := range m.GetRemovedResources() {
-		if _, there := a.seen[n]; there {
+		if a.names(n) {
 			a.bad[n] = errors.New("resource: is removed and there in one response")
 			continue
 		}
@@ -197,6 +197,13 @@ func misnamed(name string, body *anypb.Any) error {
 		return fmt.Errorf("resource: its own name is %q", own)
 	}
 	return nil
+}
+
+// names tells whether there is a resource of a name, whatever is wrong with it.
+func (a *answer) names(name string) bool {
+	_, there := a.seen[name]
+	_, beats := a.bodyless[name]
+	return there || beats || a.bad[name] != nil
 }
 
 func (a *answer) has(name string) bool {
