@@ -71,6 +71,8 @@ type Config struct {
 	LogFields map[string]string `json:"log_fields,omitempty"`
 	// UpstreamLog has the router log its attempts, too; the options of that are its fields.
 	UpstreamLog map[string]any `json:"upstream_log,omitempty"`
+	// Router has further fields of the router.
+	Router map[string]any `json:"router,omitempty"`
 	// LogFilters are filters of access logs by name: log.passed says which of them the
 	// record passes.
 	LogFilters map[string]any `json:"log_filters,omitempty"`
