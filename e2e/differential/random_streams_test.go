@@ -61,7 +61,8 @@ func randomStreams(r *rand.Rand) *Group {
 		c.Routes = []map[string]any{{"match": match, "route": dict{"cluster": "of" + name, "timeout": "0s", "upgrade_configs": []any{u}}}}
 		secure := chance(r, 4)
 		if secure {
-			c.MTLS = &MTLS{Optional: true}
+			c.FilterChains = []map[string]any{{"tls": dict{"alpn_protocols": []any{"h2", "http/1.1"}}, "routes": c.Routes}}
+			c.Routes = nil
 		}
 		for n := range 8 {
 			b := &streamCase{websocket: websocket, bytes: host == "acts0", sent: map[string]int{}}
