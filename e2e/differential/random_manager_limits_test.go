@@ -2,6 +2,8 @@
 
 package differential
 
+import "slices"
+
 func (m *manager) bucket() dict {
 	out := dict{"max_tokens": m.IntN(4), "fill_interval": "600s"}
 	if chance(m.Rand, 3) {
@@ -78,7 +80,8 @@ func (m *manager) descriptors(out dict) {
 			continue
 		}
 		d := dict{"entries": all[at], "token_bucket": m.bucket()}
-		if chance(m.Rand, 4) {
+		whole := !slices.ContainsFunc(all[at], func(e any) bool { return e.(dict)["value"] == nil })
+		if whole && chance(m.Rand, 4) {
 			d["shadow_mode"] = true
 		}
 		list, all[at] = append(list, d), nil
