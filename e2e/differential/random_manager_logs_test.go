@@ -145,11 +145,9 @@ func (m *manager) logFilter(depth int) dict {
 		return dict{"grpc_status_filter": dict{"statuses": statuses, "exclude": chance(m.Rand, 2)}}
 	case k == 11:
 		return dict{"runtime_filter": dict{"runtime_key": m.shareKey(), "percent_sampled": m.percent(), "use_independent_randomness": chance(m.Rand, 2)}}
-	}
-	if k == 12 {
+	case k == 12:
 		return dict{"traceable_filter": dict{}}
-	}
-	if k == 13 {
+	case k == 13:
 		of := dict{"types": []any{one(m.Rand, "DownstreamEnd", "DownstreamStart", "NotSet")}}
 		if chance(m.Rand, 3) {
 			of["exclude"] = true

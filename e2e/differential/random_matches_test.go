@@ -83,11 +83,11 @@ func randomMatches(r *rand.Rand, name string) Config {
 	return c
 }
 
-// ports is a filter_disabled.
-type ports map[string]any
+// leftOut is a filter_disabled.
+type leftOut map[string]any
 
 // disable has few listener filters be left out, by the port that a client meant.
-func disable(r *rand.Rand, filter map[string]any) ports {
+func disable(r *rand.Rand, filter map[string]any) leftOut {
 	if !chance(r, 5) {
 		return nil
 	}
@@ -96,25 +96,25 @@ func disable(r *rand.Rand, filter map[string]any) ports {
 	return p
 }
 
-func randomPorts(r *rand.Rand, depth int) ports {
+func randomPorts(r *rand.Rand, depth int) leftOut {
 	switch n := r.IntN(6); {
 	case n == 0:
-		return ports{"any_match": true}
+		return leftOut{"any_match": true}
 	case n == 1 && depth > 0:
-		return ports{"not_match": map[string]any(randomPorts(r, depth-1))}
+		return leftOut{"not_match": map[string]any(randomPorts(r, depth-1))}
 	case n <= 3 && depth > 0:
-		return ports{one(r, "and_match", "or_match"): map[string]any{"rules": []any{map[string]any(randomPorts(r, depth-1)), map[string]any(randomPorts(r, depth-1))}}}
+		return leftOut{one(r, "and_match", "or_match"): map[string]any{"rules": []any{map[string]any(randomPorts(r, depth-1)), map[string]any(randomPorts(r, depth-1))}}}
 	}
 	from := one(r, 1, 80, 443, 1024)
-	return ports{"destination_port_range": map[string]any{"start": from, "end": one(r, from+1, 1024+from, 65536)}}
+	return leftOut{"destination_port_range": map[string]any{"start": from, "end": one(r, from+1, 1024+from, 65536)}}
 }
 
-func (p ports) holds(port int) bool {
+func (p leftOut) holds(port int) bool {
 	if p["any_match"] == true {
 		return true
 	}
 	if not, ok := p["not_match"].(map[string]any); ok {
-		return !ports(not).holds(port)
+		return !leftOut(not).holds(port)
 	}
 	if of, ok := p["destination_port_range"].(map[string]any); ok {
 		return of["start"].(int) <= port && port < of["end"].(int)
@@ -122,7 +122,7 @@ func (p ports) holds(port int) bool {
 	for _, kind := range []string{"and_match", "or_match"} {
 		if of, ok := p[kind].(map[string]any); ok {
 			for _, rule := range of["rules"].([]any) {
-				if ports(rule.(map[string]any)).holds(port) == (kind == "or_match") {
+				if leftOut(rule.(map[string]any)).holds(port) == (kind == "or_match") {
 					return kind == "or_match"
 				}
 			}

@@ -108,7 +108,7 @@ func breakerConfig(r *rand.Rand) (Config, map[string]any) {
 	}
 	cluster := map[string]any{"name": name, "endpoints": []any{endpoint}, "circuit_breakers": breakers,
 		"connection_pool_per_downstream_connection": chance(r, 3),
-		"typed_extension_protocol_options": hostOptions(hosts == "frames", nil, "")}
+		"typed_extension_protocol_options":          hostOptions(hosts == "frames", nil, "")}
 	c := Config{Name: name, About: "random", Fresh: true, Stateful: true, VHost: map[string]any{"include_request_attempt_count": true}}
 	p := retryPolicy(r)
 	p["retry_on"] = one(r, "5xx", "5xx,connect-failure", "retriable-status-codes,reset")

@@ -178,7 +178,9 @@ func TestBudgetsOfWholeAnswers(t *testing.T) {
 			b.logged(len(tc.answers))
 			for of, want := range map[string]string{"request": tc.requests, "attempt": tc.attempts} {
 				line := `hauberk_upstream_timeout_budget_used_ratio_count{cluster="origin",of="` + of + `"} ` + want
-				b.eventually(line, func() bool { return b.metric(line) || want == "0" && !b.metric(`hauberk_upstream_timeout_budget_used_ratio_count{cluster="origin",of="`+of+`"} 1`) })
+				b.eventually(line, func() bool {
+					return b.metric(line) || want == "0" && !b.metric(`hauberk_upstream_timeout_budget_used_ratio_count{cluster="origin",of="`+of+`"} 1`)
+				})
 			}
 		}))
 	}

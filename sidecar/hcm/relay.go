@@ -227,7 +227,7 @@ func (x *exchange) abort(f telemetry.Flags, details string) {
 	x.details = details
 	x.closeAfter = true
 	x.client.abort(x)
-	x.responded = false // nothing more to be read in peace
+	x.responded = false      // nothing more to be read in peace
 	if x.attempt.up != nil { // or it was left with a whole answer, which is slowed
 		x.endUpstream(false)
 	}
