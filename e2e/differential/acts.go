@@ -386,6 +386,12 @@ func (o *origins) acts(name string, c net.Conn, certs *certs) {
 	}
 	a.start()
 	<-a.done
+	for _, t := range a.turns {
+		if t.tunnel { // whose client may have ended its half alone
+			s.await(time.Minute, func() bool { return s.over })
+			break
+		}
+	}
 }
 
 func (s *stage) isOver() bool {

@@ -56,7 +56,9 @@ func (k *madeCluster) more(r *rand.Rand, common map[string]any) {
 		slow["aggression"] = map[string]any{"default_value": one(r, 1, 2), "runtime_key": "no.such.key"}
 	}
 	if chance(r, 2) {
-		slow["min_weight_percent"] = map[string]any{"value": one(r, 0, 50, 100)}
+		// Without a least weight Envoy has the first host get all requests for as long as the others' first turns last,
+		// which are of the moment at which they were new.
+		slow["min_weight_percent"] = map[string]any{"value": one(r, 10, 50, 100)}
 	}
 	switch k.cluster["lb_policy"] {
 	case "ROUND_ROBIN":

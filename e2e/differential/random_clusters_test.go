@@ -156,12 +156,9 @@ func (k *madeCluster) typed(r *rand.Rand, common map[string]any) {
 	if slow := k.slowStart(); slow != nil && !strings.HasSuffix(policy["@type"].(string), "Random") && !k.hashed {
 		policy["slow_start_config"] = slow
 	}
-	wrapped := false
 	switch {
 	case localities != nil && k.hashed:
 		policy["locality_weighted_lb_config"] = localities
-	case localities != nil && chance(r, 2):
-		wrapped = true
 	case localities != nil:
 		policy["locality_lb_config"] = map[string]any{"locality_weighted_lb_config": localities}
 	case zones != nil && !k.hashed:
@@ -180,9 +177,6 @@ func (k *madeCluster) typed(r *rand.Rand, common map[string]any) {
 	}
 	extension := func(typed map[string]any) map[string]any {
 		return map[string]any{"policies": []any{map[string]any{"typed_extension_config": map[string]any{"name": "p", "typed_config": typed}}}}
-	}
-	if wrapped {
-		policy = map[string]any{"@type": kinds + "wrr_locality.v3.WrrLocality", "endpoint_picking_policy": extension(policy)}
 	}
 	if subsets, ok := k.cluster["lb_subset_config"].(map[string]any); ok {
 		own := map[string]any{"@type": kinds + "subset.v3.Subset", "subset_lb_policy": extension(policy)}

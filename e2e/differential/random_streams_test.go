@@ -5,6 +5,7 @@ package differential
 import (
 	"fmt"
 	"math/rand/v2"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -194,6 +195,37 @@ func (b *streamCase) leave() {
 	}
 }
 
+// knownsOfStreams are differences of docs/differential.md, in the form of knownsOfBodies. Several odds
+// that are told apart by a stroke are any of them.
+var knownsOfStreams = []struct {
+	odds           string
+	field          *regexp.Regexp
+	envoy, hauberk *regexp.Regexp
+	why            string
+}{
+	{"", whole(`(response|upstream)\.header\.connection`), whole("upgrade"), whole("Upgrade"), "an option of Connection has no case"},
+	{"client2 host1", whole(`upstream\.header\.sec-websocket-key`), whole(`\(absent\)`), whole(".*"), "a handshake of HTTP/1 has a key (RFC 6455 4.1), which that of HTTP/2 leaves out (RFC 8441 5)"},
+	{"client1 host2", whole(`response\.header\.sec-websocket-accept`), whole(`\(absent\)`), whole(".*"), "a handshake of HTTP/1 has a key (RFC 6455 4.1), which that of HTTP/2 leaves out (RFC 8441 5)"},
+	{"client1 c-end|c-leave", whole(`log\.(details|flags|flags_long)`), whole("downstream_remote_disconnect|DC|DownstreamConnectionTermination"), whole("via_upstream|-"), "a client that ends its side of a tunnel is no client that leaves: its host hears of the end and ends the other"},
+	{"client1 c-end goes-on", whole(`log\.sent|response\.body|upstream\.broken|vain`), whole(`.*`), whole(`.*`), "a client that ends its side of a tunnel is no client that leaves"},
+	{"c-end|h-end host0|host1", whole(`log\.(details|flags|flags_long)`), whole(`upstream_reset_after_response_started\{connection_termination\}|UC|UpstreamConnectionTermination`), whole("via_upstream|-"), "the end of the host is that of its tunnel, and no reset"},
+	{"client2 c-end|h-end", whole(`stream\[1\]`), whole("RST_STREAM (CONNECT_ERROR|INTERNAL_ERROR)"), whole("END_STREAM( RST_STREAM NO_ERROR)?"), "the end of the host is that of its tunnel, and no reset"},
+	{"client2 c-end host1", whole(`vain`), whole("h await end"), whole(`\(absent\)`), "a host hears of the end of its client's half"},
+	{"client2 host0|host1", whole(`upstream\.broken`), whole(`\(absent\)`), whole("cut"), "what is cut by a reset is not to be taken for the whole"},
+	{"client1", whole(`stream\[1\]`), whole("whole"), whole("cut"), "what is cut by a reset is not to be taken for the whole"},
+	{"client2", whole(`stream\[1\]`), whole("RST_STREAM (CONNECT_ERROR|INTERNAL_ERROR)"), whole("RST_STREAM CANCEL"), "a WebSocket that is reset is cancelled (RFC 8441 5)"},
+}
+
+// knownOfStreams implements domain.
 func knownOfStreams(c *Config, x *Case, d Difference) string {
+	said := strings.Fields(x.Name)
+	for _, k := range knownsOfStreams {
+		all := !slices.ContainsFunc(strings.Fields(k.odds), func(any string) bool {
+			return !slices.ContainsFunc(strings.Split(any, "|"), func(odd string) bool { return slices.Contains(said, odd) })
+		})
+		if all && k.field.MatchString(d.Field) && k.envoy.MatchString(d.Envoy) && k.hauberk.MatchString(d.Hauberk) {
+			return k.why
+		}
+	}
 	return knownOfBodies(c, x, d)
 }
