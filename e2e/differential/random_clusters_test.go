@@ -28,12 +28,14 @@ func randomClusters(r *rand.Rand) *Group {
 		g.zones(r)
 	}
 	c := Config{Name: "clusters", About: "random", HCM: map[string]any{"use_remote_address": false}}
+	aggregated := -10
 	for i := range 10 {
 		k := &madeCluster{name: fmt.Sprintf("k%d", i), zoned: zoned}
 		k.make(r)
 		k.subsets = k.subsets || i == 0
 		g.Clusters = append(g.Clusters, k.cluster)
-		if i > 1 && chance(r, 8) {
+		if of := aggregated; i > 1 && i-of > 2 && chance(r, 8) { // of none that is one
+			aggregated = i
 			k.cluster = aggregateOf(k, fmt.Sprintf("k%d", i-1), fmt.Sprintf("k%d", i-2))
 			g.Clusters[len(g.Clusters)-1] = k.cluster
 			k.hashed, k.picks = false, 0

@@ -38,7 +38,7 @@ func randomManagers(r *rand.Rand) *Group {
 		{"name": "nobody", "endpoints": []any{}},
 		{"name": "hurt", "endpoints": []any{dict{"origin": "UNHEALTHY"}, "other"}, "common_lb_config": dict{"healthy_panic_threshold": dict{"value": 0}}},
 	}}
-	g.Bootstrap = dict{"layered_runtime": dict{"layers": []any{dict{"name": "static", "static_layer": madeKeys}}}}
+	g.Bootstrap = dict{}
 	local := chance(r, 2)
 	if local {
 		g.Bootstrap["cluster_manager"] = dict{"local_cluster_name": "local"}
@@ -52,6 +52,15 @@ func randomManagers(r *rand.Rand) *Group {
 			c.Cases = append(c.Cases, m.request(fmt.Sprintf("case-%d", n)))
 		}
 		g.Configs = append(g.Configs, c)
+	}
+	keys, text := dict{}, fmt.Sprintf("%+v", g.Configs)
+	for key, value := range madeKeys { // the sidecar takes none that nothing reads
+		if strings.Contains(text, "made."+key) {
+			keys[key] = value
+		}
+	}
+	if len(keys) > 0 {
+		g.Bootstrap["layered_runtime"] = dict{"layers": []any{dict{"name": "static", "static_layer": dict{"made": keys}}}}
 	}
 	return g
 }
