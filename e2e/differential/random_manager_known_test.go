@@ -58,10 +58,21 @@ func knownOfManagers(c *Config, x *Case, d Difference) string {
 	case strings.Contains(body, "\n0\nX-") && (slices.Contains([]string{"upstream.framing", "upstream.header.transfer-encoding"}, d.Field) && d.Hauberk == "chunked" ||
 		d.Field == "upstream.header.content-length" && d.Hauberk == absent || strings.HasPrefix(d.Field, "upstream.trailer.") && d.Envoy == absent):
 		return "a message with trailers that was held as a whole goes on in chunks; Envoy gives it a length, and drops them"
+	case strings.HasPrefix(d.Field, "attempt") && strings.HasSuffix(d.Field, ".sni") && d.Envoy == "null" && x.TLS != nil && d.Hauberk == x.TLS.SNI:
+		return "the sidecar knows the name from the handshake; Envoy only from the listener filter tls_inspector"
+	case ofNamedClient(d):
+		return "an attempt is made for whom its request is, also where a hop names that client; Envoy has the connection's peer"
+	case d.Field == "upstream.header.x-envoy-expected-rq-timeout-ms" && d.Envoy == absent && x.TLS != nil && strings.Contains(head, "x-envoy-expected-rq-timeout-ms: "+d.Hauberk):
+		return "who proves to be of the mesh may say what it knows of a request"
 	case c.HCM["append_x_forwarded_port"] == true && strings.HasSuffix(d.Field, "header.x-forwarded-port") && less("0", d.Envoy) && less("0", d.Hauberk):
 		return "each program has its own ports"
 	}
 	return ""
+}
+
+// ofNamedClient tells whether Envoy has the connection's peer in the record of an attempt.
+func ofNamedClient(d Difference) bool {
+	return strings.HasPrefix(d.Field, "attempt") && strings.HasPrefix(d.Envoy, "127.0.0.") && (strings.HasSuffix(d.Field, ".client") || strings.HasSuffix(d.Field, ".network"))
 }
 
 var matched = regexp.MustCompile(`_matched_policy\[[a-z]*\]`)

@@ -219,7 +219,7 @@ func (m *manager) more() {
 			}
 		}
 		if status["use_node_id"] == nil && chance(m.Rand, 3) {
-			status["literal_proxy_name"] = one(m.Rand, "us", "a b", "\"q")
+			status["literal_proxy_name"] = one(m.Rand, "us", "a.b:c/d")
 		}
 		h["proxy_status_config"] = status
 	}
