@@ -2,11 +2,7 @@
 
 package differential
 
-import (
-	"fmt"
-	"slices"
-	"strings"
-)
+import "slices"
 
 func (m *manager) bucket() dict {
 	out := dict{"max_tokens": m.IntN(4), "fill_interval": "600s"}
@@ -195,15 +191,18 @@ func (m *manager) slowed(fault dict) {
 
 // ruledFault has runtime keys say something of faults.
 func (m *manager) ruledFault(fault dict) {
-	for _, f := range []string{"delay_percent_runtime", "abort_percent_runtime", "response_rate_limit_percent_runtime"} {
-		if chance(m.Rand, 8) {
-			fault[f] = m.shareKey()
-		}
-	}
-	asked := strings.Contains(fmt.Sprint(fault), "header_") // by requests, in whose place the sidecar takes no key
-	for _, f := range [][]string{{"delay_duration_runtime", "made.one"}, {"abort_http_status_runtime", "made.status"}, {"max_active_faults_runtime", "made.one"}, {"abort_grpc_status_runtime", "made.grpc"}} {
-		if chance(m.Rand, 6) && (!asked || f[0] == "max_active_faults_runtime") {
-			fault[f[0]] = one(m.Rand, f[1], "no.such.key")
+	abort, _ := fault["abort"].(dict)
+	delay, _ := fault["delay"].(dict)
+	for _, f := range []struct {
+		field, key string
+		read       bool // the sidecar takes no key that nothing reads, nor one in the place of what requests say
+	}{
+		{"delay_percent_runtime", m.shareKey(), delay != nil}, {"abort_percent_runtime", m.shareKey(), abort != nil}, {"response_rate_limit_percent_runtime", m.shareKey(), fault["response_rate_limit"] != nil},
+		{"delay_duration_runtime", "made.one", delay["fixed_delay"] != nil}, {"abort_http_status_runtime", "made.status", abort["http_status"] != nil},
+		{"abort_grpc_status_runtime", "made.grpc", abort["grpc_status"] != nil}, {"max_active_faults_runtime", "made.one", fault["max_active_faults"] != nil && (abort != nil || delay != nil)},
+	} {
+		if f.read && chance(m.Rand, 5) {
+			fault[f.field] = one(m.Rand, f.key, f.key, "no.such.key")
 		}
 	}
 }

@@ -126,7 +126,10 @@ func (m *manager) logFilter(depth int) dict {
 	case k <= 5:
 		return dict{"status_code_filter": m.comparison(0, 200, 204, 400, 403, 404, 429, 503, 599)}
 	case k == 6:
-		return dict{"duration_filter": m.comparison(100000)}
+		// Small numbers of milliseconds would be met by chance.
+		of := m.comparison(100000)
+		of["comparison"].(dict)["value"].(dict)["runtime_key"] = "no.such.key"
+		return dict{"duration_filter": of}
 	case k == 7:
 		return dict{"not_health_check_filter": dict{}}
 	case k == 8:

@@ -62,7 +62,6 @@ var countedAlike = []struct{ envoy, hauberk, use string }{
 	{`upstream_cx_destroy_local_with_active_rq`, closed("local_with_request"), onlyEnds},
 	{`upstream_cx_destroy_remote_with_active_rq`, closed("remote_with_request"), onlyEnds},
 	{`upstream_rq_timeout_budget_percent_used_count`, `hauberk_upstream_timeout_budget_used_ratio_count{cluster="CLUSTER",of="request"}`, ""},
-	{`upstream_rq_timeout_budget_per_try_percent_used_count`, `hauberk_upstream_timeout_budget_used_ratio_count{cluster="CLUSTER",of="attempt"}`, ""},
 	{`original_dst_host_invalid`, `hauberk_upstream_invalid_destinations_total{cluster="CLUSTER"}`, ""},
 }
 
