@@ -30,6 +30,8 @@ type stage struct {
 	vain    []string          // waits for what did not come
 	over    bool
 	tls     bool // of the client
+	// connects has hosts of HTTP/2 tell that they take extended CONNECT.
+	connects bool
 }
 
 // turn is one exchange at one end.
@@ -50,6 +52,7 @@ type turn struct {
 	owed       int // HTTP/2: what is to be given back
 	chunked    bool
 	untilClose bool
+	tunnel     bool // what follows the heads is bytes
 	ended      bool // by this end
 	given      bool // up, by this end
 }
@@ -207,7 +210,7 @@ func (t *turn) giveUp() { t.a.s.set(func() { t.given = true }) }
 
 // converseActs plays the case.
 func (x *Case) converseActs(p *program, addr string, certs *certs) (*outcome, error) {
-	s := &stage{windows: map[string]uint32{}, tls: x.TLS != nil}
+	s := &stage{windows: map[string]uint32{}, tls: x.TLS != nil, connects: slices.ContainsFunc(x.Acts, func(step string) bool { return strings.HasPrefix(step, "c WEBSOCKET") })}
 	s.changed.L = &s.mu
 	o := p.origins
 	o.mu.Lock()
@@ -237,6 +240,9 @@ func (x *Case) converseActs(p *program, addr string, certs *certs) (*outcome, er
 			t.id = uint32(2*asked - 1)
 		}
 		t.method = words[1]
+		if t.tunnel = t.method == "CONNECT" || t.method == "WEBSOCKET"; t.tunnel && t.method == "WEBSOCKET" {
+			t.method = "GET"
+		}
 		s.set(func() { t.a.turns[t.id], t.window = t, int(t.a.initial) })
 		t.steps <- func() { t.a.head(t, words[1:]) }
 	}
@@ -313,9 +319,39 @@ func (s *stage) close() {
 	s.changed.Broadcast()
 }
 
+// howItEnded tells what became of the client's connection.
+func (a *actor) howItEnded(t *turn) string {
+	var left, whole bool
+	a.s.set(func() { left, whole = t.given || a.gone != "", t.ended })
+	if left {
+		return "closed"
+	}
+	if !a.h2 {
+		closes := ""
+		if t.m != nil {
+			closes, _ = t.m.get("connection")
+		}
+		if !whole || t.end != "whole" || strings.EqualFold(closes, "close") || t.m.Framing == "close" {
+			a.s.await(time.Second, func() bool { return a.gone != "" })
+		}
+		return cmp.Or(a.gone, "open")
+	}
+	pongs := 0
+	a.s.set(func() { pongs = a.pongs })
+	a.write(func() { _ = a.fr.WritePing(false, settling) })
+	lives := a.s.await(500*time.Millisecond, func() bool { return a.pongs > pongs || a.gone != "" }) && a.gone == ""
+	switch {
+	case a.goAway != "":
+		return a.goAway
+	case !lives:
+		return "closed"
+	}
+	return "open"
+}
+
 // startStage are the origins that act as a case says: of HTTP/1 and HTTP/2, with TLS and without.
 func (o *origins) startStage(certs *certs) error {
-	for _, name := range []string{"acts1", "acts2", "acts1s", "acts2s", "actss"} {
+	for _, name := range []string{"acts0", "acts1", "acts2", "acts1s", "acts2s", "actss"} {
 		if err := o.listen(name, "127.0.0.1", func(c net.Conn) { o.acts(name, c, certs) }); err != nil {
 			return err
 		}
@@ -344,12 +380,18 @@ func (o *origins) acts(name string, c net.Conn, certs *certs) {
 		return
 	}
 	a := newActor(s, c, h2, true)
-	a.name = name
+	a.name, a.bytes = name, name == "acts0"
 	if s.isOver() {
 		return
 	}
 	a.start()
 	<-a.done
+	for _, t := range a.turns {
+		if t.tunnel { // whose client may have ended its half alone
+			s.await(time.Minute, func() bool { return s.over })
+			break
+		}
+	}
 }
 
 func (s *stage) isOver() bool {

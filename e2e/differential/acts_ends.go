@@ -14,7 +14,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"time"
 
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
@@ -27,6 +26,7 @@ type actor struct {
 	c          net.Conn
 	r          *bufio.Reader
 	h2, server bool
+	bytes      bool // a host that speaks neither version
 	done       chan struct{}
 
 	// What follows is guarded by the stage's lock.
@@ -80,6 +80,8 @@ func (a *actor) start() {
 		switch {
 		case a.h2:
 			a.readFrames()
+		case a.bytes:
+			a.readBytes()
 		case a.server:
 			a.readRequests()
 		default:
@@ -179,6 +181,9 @@ func (a *actor) head(t *turn, words []string) {
 		start = []Header{{":method", words[0]}, {":scheme", scheme}, {":authority", "test.example"}, {":path", words[1]}}
 		line = words[0] + " " + words[1] + " HTTP/1.1\r\nHost: test.example\r\n"
 	}
+	if t.tunnel {
+		start, line, fields = a.tunnelHead(t, words, start, line, fields)
+	}
 	if a.h2 {
 		a.s.set(func() { t.ended = end })
 		a.headers(t, append(start, fields...), end)
@@ -190,7 +195,7 @@ func (a *actor) head(t *turn, words []string) {
 		line += f.Name + ": " + f.Value + "\r\n"
 		sized = sized || f.Name == "content-length"
 	}
-	t.untilClose = a.server && !sized && !interim && words[0] != "204" && words[0] != "304" && t.method != "HEAD"
+	t.untilClose = a.server && !sized && !interim && !t.tunnel && words[0] != "204" && words[0] != "304" && t.method != "HEAD"
 	_, _ = io.WriteString(a.c, line+"\r\n")
 	if end {
 		a.data(t, 0, true)
@@ -237,6 +242,10 @@ func (a *actor) data(t *turn, n int, end bool) {
 		_, _ = io.WriteString(a.c, "\r\n")
 	}
 	if !end {
+		return
+	}
+	if t.tunnel && !t.chunked {
+		a.half()
 		return
 	}
 	if t.chunked {
@@ -305,10 +314,16 @@ func (a *actor) readRequests() {
 		}
 		t := newTurn(a, uint32(len(a.turns)+1))
 		t.method, _, _ = strings.Cut(m.Start, " ")
+		_, upgrade := m.get("upgrade")
 		a.s.set(func() {
+			t.tunnel = upgrade || t.method == "CONNECT"
 			t.m, a.turns[t.id] = m, t
 			a.s.hosts = append(a.s.hosts, t)
 		})
+		if t.tunnel {
+			t.readTunnel(a.r)
+			return
+		}
 		if !t.readBody(a.r, false) {
 			return
 		}
@@ -346,6 +361,9 @@ func (a *actor) readAnswers() {
 			a.s.set(func() { a.gone = "answered unasked" })
 			return
 		case interim:
+		case t.tunnel && (strings.HasPrefix(status, "101") || t.method == "CONNECT" && strings.HasPrefix(status, "2")):
+			t.readTunnel(a.r)
+			return
 		case t.method == "HEAD" || strings.HasPrefix(status, "204") || strings.HasPrefix(status, "304"):
 			a.s.set(func() { t.end = "whole" })
 		case !t.readBody(a.r, true):
@@ -448,6 +466,9 @@ func (a *actor) greet() {
 		if n, ok := a.s.windows[who]; ok {
 			settings = append(settings, http2.Setting{ID: http2.SettingInitialWindowSize, Val: n})
 		}
+		if a.server && a.s.connects {
+			settings = append(settings, http2.Setting{ID: http2.SettingEnableConnectProtocol, Val: 1})
+		}
 		a.s.mu.Unlock()
 		_ = a.fr.WriteSettings(settings...)
 	})
@@ -531,6 +552,10 @@ func (a *actor) noteHead(id uint32, t *turn, fr *http2.MetaHeadersFrame) {
 		t = newTurn(a, id)
 		t.method = fr.PseudoValue("method")
 		m.Start = t.method + " " + fr.PseudoValue("path") + " HTTP/2"
+		if p := fr.PseudoValue("protocol"); p != "" {
+			m.Headers = append(m.Headers, Header{":protocol", p})
+		}
+		t.tunnel = t.method == "CONNECT"
 		m.Headers = append(m.Headers, Header{":authority", fr.PseudoValue("authority")}, Header{":scheme", fr.PseudoValue("scheme")})
 		t.m, a.turns[id] = m, t
 		a.s.hosts = append(a.s.hosts, t)
@@ -549,34 +574,4 @@ func (a *actor) noteHead(id uint32, t *turn, fr *http2.MetaHeadersFrame) {
 	if fr.StreamEnded() {
 		t.end = "END_STREAM"
 	}
-}
-
-// howItEnded tells what became of the client's connection.
-func (a *actor) howItEnded(t *turn) string {
-	var left, whole bool
-	a.s.set(func() { left, whole = t.given || a.gone != "", t.ended })
-	if left {
-		return "closed"
-	}
-	if !a.h2 {
-		closes := ""
-		if t.m != nil {
-			closes, _ = t.m.get("connection")
-		}
-		if !whole || t.end != "whole" || strings.EqualFold(closes, "close") || t.m.Framing == "close" {
-			a.s.await(time.Second, func() bool { return a.gone != "" })
-		}
-		return cmp.Or(a.gone, "open")
-	}
-	pongs := 0
-	a.s.set(func() { pongs = a.pongs })
-	a.write(func() { _ = a.fr.WritePing(false, settling) })
-	lives := a.s.await(500*time.Millisecond, func() bool { return a.pongs > pongs || a.gone != "" }) && a.gone == ""
-	switch {
-	case a.goAway != "":
-		return a.goAway
-	case !lives:
-		return "closed"
-	}
-	return "open"
 }

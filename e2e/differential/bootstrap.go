@@ -341,6 +341,7 @@ func (c *Config) hcm(p *place, routes any) map[string]any {
 		if c.UpstreamLog != nil {
 			router["upstream_log"], router["upstream_log_options"] = []any{p.fileLog(c, with(logFields, c.LogFields))}, c.UpstreamLog
 		}
+		maps.Copy(router, c.Router)
 		h["http_filters"] = append(filters, map[string]any{"name": "router", "typed_config": router})
 	}
 	hosts := any(c.VirtualHosts)

@@ -240,6 +240,9 @@ func (p *program) run(c *Config, x *Case, certs *certs) (observation, error) {
 	if out.end == "no handshake" && !c.ListenerLog {
 		want = 0
 	}
+	if c.UpstreamLog != nil && x.Logs == nil {
+		time.Sleep(30 * time.Millisecond) // how many attempts there are is not known
+	}
 	log, err := p.records(c.Name, want)
 	if err != nil {
 		return nil, err

@@ -22,14 +22,20 @@ func TestRandomClusters(t *testing.T) {
 const hostCount = 8
 
 func randomClusters(r *rand.Rand) *Group {
-	g := &Group{About: "random clusters", Hosts: hostCount}
+	g := &Group{About: "random clusters", Hosts: hostCount, Bootstrap: dict{"layered_runtime": dict{"layers": []any{dict{"name": "static", "static_layer": dict{"load_balancing_policy": dict{"drop_overload_limit": 100}}}}}}}
+	zoned := chance(r, 2)
+	if zoned {
+		g.zones(r)
+	}
 	c := Config{Name: "clusters", About: "random", HCM: map[string]any{"use_remote_address": false}}
+	aggregated := -10
 	for i := range 10 {
-		k := &madeCluster{name: fmt.Sprintf("k%d", i)}
+		k := &madeCluster{name: fmt.Sprintf("k%d", i), zoned: zoned}
 		k.make(r)
 		k.subsets = k.subsets || i == 0
 		g.Clusters = append(g.Clusters, k.cluster)
-		if i > 1 && chance(r, 8) {
+		if of := aggregated; i > 1 && i-of > 2 && chance(r, 8) { // of none that is one
+			aggregated = i
 			k.cluster = aggregateOf(k, fmt.Sprintf("k%d", i-1), fmt.Sprintf("k%d", i-2))
 			g.Clusters[len(g.Clusters)-1] = k.cluster
 			k.hashed, k.picks = false, 0
@@ -64,6 +70,8 @@ type madeCluster struct {
 	cluster         map[string]any
 	hashed, subsets bool
 	picks           int
+	zoned           bool // the bootstrap names a local cluster
+	byName          bool // hosts are hashed by their names
 }
 
 func (k *madeCluster) make(r *rand.Rand) {
@@ -97,6 +105,7 @@ func (k *madeCluster) make(r *rand.Rand) {
 	if k.hashed && chance(r, 4) {
 		common["consistent_hashing_lb_config"] = map[string]any{"hash_balance_factor": one(r, 100, 110, 200)}
 	}
+	k.more(r, common)
 	if len(common) > 0 {
 		k.cluster["common_lb_config"] = common
 	}
@@ -127,7 +136,7 @@ func (k *madeCluster) make(r *rand.Rand) {
 // typed has a load_balancing_policy in place of the older fields.
 func (k *madeCluster) typed(r *rand.Rand, common map[string]any) {
 	const kinds = apiType + "extensions.load_balancing_policies."
-	localities, hashing := common["locality_weighted_lb_config"], common["consistent_hashing_lb_config"]
+	localities, hashing, zones := common["locality_weighted_lb_config"], common["consistent_hashing_lb_config"], common["zone_aware_lb_config"]
 	policy := map[string]any{}
 	switch old, _ := k.cluster["lb_policy"].(string); old {
 	case "RING_HASH":
@@ -146,10 +155,24 @@ func (k *madeCluster) typed(r *rand.Rand, common map[string]any) {
 		policy["@type"] = kinds + "least_request.v3.LeastRequest"
 		maps.Copy(policy, one(r, map[string]any{}, map[string]any{"enable_full_scan": true}, map[string]any{"choice_count": 2}, map[string]any{"selection_method": "FULL_SCAN"}))
 	}
-	if localities != nil && k.hashed {
+	if slow := k.slowStart(); slow != nil && !strings.HasSuffix(policy["@type"].(string), "Random") && !k.hashed {
+		policy["slow_start_config"] = slow
+	}
+	switch {
+	case localities != nil && k.hashed:
 		policy["locality_weighted_lb_config"] = localities
-	} else if localities != nil {
+	case localities != nil:
 		policy["locality_lb_config"] = map[string]any{"locality_weighted_lb_config": localities}
+	case zones != nil && !k.hashed:
+		policy["locality_lb_config"] = map[string]any{"zone_aware_lb_config": forced(r, zones.(map[string]any))}
+	}
+	if k.hashed && chance(r, 4) {
+		k.byName = true
+		own := map[string]any{"use_hostname_for_hashing": true}
+		if h, ok := common["consistent_hashing_lb_config"].(map[string]any); ok {
+			maps.Copy(own, h)
+		}
+		hashing = own
 	}
 	if hashing != nil && k.hashed {
 		policy["consistent_hashing_lb_config"] = hashing
@@ -160,11 +183,15 @@ func (k *madeCluster) typed(r *rand.Rand, common map[string]any) {
 	if subsets, ok := k.cluster["lb_subset_config"].(map[string]any); ok {
 		own := map[string]any{"@type": kinds + "subset.v3.Subset", "subset_lb_policy": extension(policy)}
 		maps.Copy(own, subsets)
+		if chance(r, 3) {
+			own["allow_redundant_keys"] = true
+		}
 		policy = own
 	}
-	for _, old := range []string{"lb_policy", "ring_hash_lb_config", "maglev_lb_config", "lb_subset_config"} {
+	for _, old := range []string{"lb_policy", "ring_hash_lb_config", "maglev_lb_config", "lb_subset_config", "round_robin_lb_config", "least_request_lb_config"} {
 		delete(k.cluster, old)
 	}
+	delete(common, "zone_aware_lb_config")
 	delete(common, "locality_weighted_lb_config")
 	delete(common, "consistent_hashing_lb_config")
 	k.cluster["load_balancing_policy"] = extension(policy)
@@ -174,6 +201,9 @@ func (k *madeCluster) typed(r *rand.Rand, common map[string]any) {
 func (k *madeCluster) assignment(r *rand.Rand) map[string]any {
 	hosts := r.Perm(hostCount)[:1+r.IntN(hostCount)]
 	priorities := 1 + r.IntN(3)
+	if k.name == "own" {
+		priorities = 1
+	}
 	localities := 1 + r.IntN(3)
 	weighted := chance(r, 3)
 	by := map[[2]int][]any{}
@@ -188,7 +218,7 @@ func (k *madeCluster) assignment(r *rand.Rand) map[string]any {
 	var endpoints []any
 	for p := range priorities {
 		for l := range localities {
-			e := map[string]any{"priority": p, "locality": map[string]any{"region": one(r, "r", ""), "zone": fmt.Sprintf("z%d", l)}, "lb_endpoints": append([]any{}, by[[2]int{p, l}]...)}
+			e := map[string]any{"priority": p, "locality": k.locality(r, l), "lb_endpoints": append([]any{}, by[[2]int{p, l}]...)}
 			if !chance(r, 4) {
 				e["load_balancing_weight"] = one(r, 1, 2, 5, 100)
 			}
@@ -208,6 +238,9 @@ func (k *madeCluster) assignment(r *rand.Rand) map[string]any {
 	if chance(r, 4) {
 		policy["weighted_priority_health"] = true
 	}
+	if chance(r, 8) {
+		policy["drop_overloads"] = []any{map[string]any{"category": "c", "drop_percentage": map[string]any{"numerator": one(r, 0, 0, 100)}}}
+	}
 	if len(policy) > 0 {
 		out["policy"] = policy
 	}
@@ -216,6 +249,9 @@ func (k *madeCluster) assignment(r *rand.Rand) map[string]any {
 
 func (k *madeCluster) host(r *rand.Rand, name string, weighted bool) map[string]any {
 	lb := map[string]any{"hash_key": name}
+	if k.byName {
+		delete(lb, "hash_key")
+	}
 	if chance(r, 2) {
 		lb["version"] = one(r, any("1"), any("2"), any(1), any([]any{"1", "2"}), any(true))
 	}
@@ -228,6 +264,9 @@ func (k *madeCluster) host(r *rand.Rand, name string, weighted bool) map[string]
 		if h["health_status"] = one(r, "HEALTHY", "UNHEALTHY", "DRAINING", "TIMEOUT", "DEGRADED"); h["health_status"] == "DEGRADED" && k.hashed {
 			delete(h, "health_status") // Envoy's tables of hashes have healthy hosts alone: it knows no degraded ones there
 		}
+	}
+	if k.byName {
+		h["endpoint"].(map[string]any)["hostname"] = name
 	}
 	if weighted {
 		h["load_balancing_weight"] = one(r, 1, 2, 3, 10, 128)
@@ -248,6 +287,9 @@ func randomSubsets(r *rand.Rand) map[string]any {
 			continue
 		}
 		selector := map[string]any{"keys": keys}
+		if keys[0] == "hash_key" && chance(r, 3) {
+			selector["single_host_per_subset"] = true
+		}
 		switch r.IntN(5) {
 		case 0:
 			selector["fallback_policy"] = one(r, "NO_FALLBACK", "ANY_ENDPOINT", "DEFAULT_SUBSET")
@@ -267,6 +309,9 @@ func randomSubsets(r *rand.Rand) map[string]any {
 	if s["locality_weight_aware"] == nil {
 		delete(s, "scale_locality_weight")
 	}
+	if chance(r, 4) {
+		s["metadata_fallback_policy"] = one(r, "FALLBACK_LIST", "FALLBACK_LIST", "METADATA_NO_FALLBACK")
+	}
 	return s
 }
 
@@ -280,6 +325,13 @@ func randomCriteria(r *rand.Rand) map[string]any {
 	}
 	if chance(r, 6) {
 		out["hash_key"] = one(r, "h1", "h2", "h3")
+	}
+	if chance(r, 4) {
+		var list []any
+		for range 1 + r.IntN(3) {
+			list = append(list, one(r, map[string]any{"version": "1"}, map[string]any{"stage": "prod"}, map[string]any{"stage": "none"}, map[string]any{"version": "2", "stage": "test"}, map[string]any{"hash_key": "h2"}, map[string]any{}))
+		}
+		out["fallback_list"] = list
 	}
 	return out
 }

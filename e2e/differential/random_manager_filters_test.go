@@ -154,7 +154,10 @@ func (m *manager) routes() {
 			r["decorator"] = dict{"operation": "ours", "propagate": chance(m.Rand, 2)}
 		}
 		if action, ok := r["route"].(dict); ok && chance(m.Rand, 5) {
-			action["rate_limits"] = m.rateLimits()
+			action["rate_limits"] = m.rateLimits(false)
+			if chance(m.Rand, 3) {
+				action["include_vh_rate_limits"] = true
+			}
 		}
 		m.c.Routes = append(m.c.Routes, r)
 	}
@@ -164,6 +167,9 @@ func (m *manager) routes() {
 	}
 	if chance(m.Rand, 4) {
 		m.c.RouteConfig["most_specific_header_mutations_wins"] = true
+	}
+	if chance(m.Rand, 4) {
+		m.c.VHost["rate_limits"] = m.rateLimits(false)
 	}
 	if chance(m.Rand, 5) {
 		m.c.VHost["include_request_attempt_count"] = true
@@ -294,78 +300,8 @@ func (m *manager) fault() dict {
 	if chance(m.Rand, 5) {
 		out["upstream_cluster"] = one(m.Rand, "origin", "other", "")
 	}
-	return out
-}
-
-func (m *manager) bucket() dict {
-	out := dict{"max_tokens": m.IntN(4), "fill_interval": "600s"}
-	if chance(m.Rand, 3) {
-		out["tokens_per_fill"] = one(m.Rand, 1, 2)
-	}
-	return out
-}
-
-func (m *manager) limit() dict {
-	m.c.Stateful = true
-	out := dict{"@type": filterTypes + "local_ratelimit.v3.LocalRateLimit", "stat_prefix": "l"}
-	if !chance(m.Rand, 5) {
-		out["token_bucket"] = m.bucket()
-	}
-	if !chance(m.Rand, 5) {
-		out["filter_enabled"] = m.runtimePercent()
-	}
-	if !chance(m.Rand, 5) {
-		out["filter_enforced"] = m.runtimePercent()
-	}
-	if chance(m.Rand, 3) {
-		out["status"] = dict{"code": one(m.Rand, 200, 400, 429, 503, 409)}
-	}
-	if chance(m.Rand, 3) {
-		out["response_headers_to_add"] = []any{m.option(responseOperators)}
-	}
-	if chance(m.Rand, 3) {
-		out["request_headers_to_add_when_not_enforced"] = []any{m.option(requestOperators)}
-	}
-	for _, f := range []string{"rate_limited_as_resource_exhausted", "enable_retry_after_header", "local_rate_limit_per_downstream_connection"} {
-		if chance(m.Rand, 4) {
-			out[f] = true
-		}
-	}
-	if chance(m.Rand, 2) {
-		out["enable_x_ratelimit_headers"] = one(m.Rand, "OFF", "DRAFT_VERSION_03")
-	}
-	if chance(m.Rand, 2) {
-		var list []any
-		for _, entries := range [][]any{{dict{"key": "a", "value": "1"}}, {dict{"key": "generic_key", "value": "g"}}, {dict{"key": "a"}}} {
-			d := dict{"entries": entries, "token_bucket": m.bucket()}
-			if len(entries[0].(dict)) > 1 && chance(m.Rand, 4) {
-				d["shadow_mode"] = true
-			}
-			list = append(list, d)
-		}
-		out["descriptors"] = list[:1+m.IntN(len(list))]
-		if chance(m.Rand, 2) {
-			out["always_consume_default_token_bucket"] = chance(m.Rand, 2)
-		}
-	}
-	if chance(m.Rand, 3) {
-		out["rate_limits"] = m.rateLimits()
-	}
-	if chance(m.Rand, 4) {
-		out["vh_rate_limits"] = one(m.Rand, "OVERRIDE", "INCLUDE", "IGNORE")
-	}
-	return out
-}
-
-func (m *manager) rateLimits() []any {
-	var out []any
-	for range 1 + m.IntN(2) {
-		action := one(m.Rand,
-			dict{"request_headers": dict{"header_name": "X-A", "descriptor_key": "a", "skip_if_absent": chance(m.Rand, 2)}},
-			dict{"generic_key": dict{"descriptor_value": "g"}},
-			dict{"header_value_match": dict{"descriptor_value": "g", "descriptor_key": "generic_key", "expect_match": chance(m.Rand, 2), "headers": []any{m.headerMatcher()}}})
-		out = append(out, dict{"actions": []any{action}})
-	}
+	m.slowed(out)
+	m.ruledFault(out)
 	return out
 }
 

@@ -53,15 +53,30 @@ func knownOfManagers(c *Config, x *Case, d Difference) string {
 		return "the sidecar knows the code of its own answer when headers are formatted, Envoy says 0"
 	case strings.HasPrefix(d.Field, "log.") && strings.Contains(d.Envoy, "_matched_policy[") && matched.ReplaceAllString(d.Envoy, "") == d.Hauberk:
 		return "the sidecar says the policy in another field"
-	case strings.HasPrefix(d.Field, "response.header.") && strings.Contains(c.text(), "%RESPONSE_FLAGS") && strings.Contains(d.Envoy, ",") && sorted(d.Envoy) == sorted(d.Hauberk), strings.Contains(format, "%RESPONSE_FLAGS") && sorted(d.Envoy) == sorted(d.Hauberk):
+	case (d.Field == "response.header.proxy-status" || strings.HasPrefix(d.Field, "response.header.") && strings.Contains(c.text(), "%RESPONSE_FLAGS")) && strings.Contains(d.Envoy, ",") && sorted(d.Envoy) == sorted(d.Hauberk), strings.Contains(format, "%RESPONSE_FLAGS") && sorted(d.Envoy) == sorted(d.Hauberk):
 		return "flags are a set; Envoy writes them in the order they were found"
 	case strings.Contains(body, "\n0\nX-") && (slices.Contains([]string{"upstream.framing", "upstream.header.transfer-encoding"}, d.Field) && d.Hauberk == "chunked" ||
 		d.Field == "upstream.header.content-length" && d.Hauberk == absent || strings.HasPrefix(d.Field, "upstream.trailer.") && d.Envoy == absent):
 		return "a message with trailers that was held as a whole goes on in chunks; Envoy gives it a length, and drops them"
+	case strings.HasPrefix(d.Field, "attempt") && strings.HasSuffix(d.Field, ".sni") && d.Envoy == "null" && x.TLS != nil && d.Hauberk == x.TLS.SNI:
+		return "the sidecar knows the name from the handshake; Envoy only from the listener filter tls_inspector"
+	case strings.HasPrefix(d.Field, "attempt") && strings.HasSuffix(d.Field, ".host") && d.Envoy == "null":
+		return "Envoy knows the host of an attempt only once it has a connection"
+	case d.Field == "response.header.proxy-status" && d.Envoy == absent && strings.HasSuffix(d.Hauberk, "; error=http_request_error"):
+		return "Envoy marks a request its codec refuses only when it has answered, and so says nothing in Proxy-Status"
+	case ofNamedClient(d):
+		return "an attempt is made for whom its request is, also where a hop names that client; Envoy has the connection's peer"
+	case d.Field == "upstream.header.x-envoy-expected-rq-timeout-ms" && d.Envoy == absent && x.TLS != nil && strings.Contains(head, "x-envoy-expected-rq-timeout-ms: "+d.Hauberk):
+		return "who proves to be of the mesh may say what it knows of a request"
 	case c.HCM["append_x_forwarded_port"] == true && strings.HasSuffix(d.Field, "header.x-forwarded-port") && less("0", d.Envoy) && less("0", d.Hauberk):
 		return "each program has its own ports"
 	}
 	return ""
+}
+
+// ofNamedClient tells whether Envoy has the connection's peer in the record of an attempt.
+func ofNamedClient(d Difference) bool {
+	return strings.HasPrefix(d.Field, "attempt") && strings.HasPrefix(d.Envoy, "127.0.0.") && (strings.HasSuffix(d.Field, ".client") || strings.HasSuffix(d.Field, ".network"))
 }
 
 var matched = regexp.MustCompile(`_matched_policy\[[a-z]*\]`)

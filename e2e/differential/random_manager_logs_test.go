@@ -113,12 +113,12 @@ func (m *manager) localReplies() dict {
 }
 
 func (m *manager) comparison(values ...int) dict {
-	return dict{"comparison": dict{"op": one(m.Rand, "EQ", "GE", "LE", "NE"), "value": dict{"default_value": one(m.Rand, values...), "runtime_key": "no.such.key"}}}
+	return dict{"comparison": dict{"op": one(m.Rand, "EQ", "GE", "LE", "NE"), "value": dict{"default_value": one(m.Rand, values...), "runtime_key": one(m.Rand, "no.such.key", "no.such.key", "made.code", "made.none", "made.decimal", "made.text")}}}
 }
 
 // logFilter is one of access logs.
 func (m *manager) logFilter(depth int) dict {
-	switch k := m.IntN(13); {
+	switch k := m.IntN(15); {
 	case k <= 1 && depth > 0:
 		return dict{"and_filter": dict{"filters": []any{m.logFilter(depth - 1), m.logFilter(depth - 1)}}}
 	case k <= 3 && depth > 0:
@@ -126,7 +126,10 @@ func (m *manager) logFilter(depth int) dict {
 	case k <= 5:
 		return dict{"status_code_filter": m.comparison(0, 200, 204, 400, 403, 404, 429, 503, 599)}
 	case k == 6:
-		return dict{"duration_filter": m.comparison(100000)}
+		// Small numbers of milliseconds would be met by chance.
+		of := m.comparison(100000)
+		of["comparison"].(dict)["value"].(dict)["runtime_key"] = "no.such.key"
+		return dict{"duration_filter": of}
 	case k == 7:
 		return dict{"not_health_check_filter": dict{}}
 	case k == 8:
@@ -144,7 +147,15 @@ func (m *manager) logFilter(depth int) dict {
 		}
 		return dict{"grpc_status_filter": dict{"statuses": statuses, "exclude": chance(m.Rand, 2)}}
 	case k == 11:
-		return dict{"runtime_filter": dict{"runtime_key": "no.such.key", "percent_sampled": m.percent(), "use_independent_randomness": chance(m.Rand, 2)}}
+		return dict{"runtime_filter": dict{"runtime_key": m.shareKey(), "percent_sampled": m.percent(), "use_independent_randomness": chance(m.Rand, 2)}}
+	case k == 12:
+		return dict{"traceable_filter": dict{}}
+	case k == 13:
+		of := dict{"types": []any{one(m.Rand, "DownstreamEnd", "DownstreamStart", "NotSet")}}
+		if chance(m.Rand, 3) {
+			of["exclude"] = true
+		}
+		return dict{"log_type_filter": of}
 	}
 	return dict{"metadata_filter": dict{"matcher": dict{"filter": "envoy.filters.http.rbac", "path": []any{dict{"key": one(m.Rand, "shadow_engine_result", "enforced_engine_result", "p_shadow_engine_result", "enforced_effective_policy_id")}},
 		"value": dict{"string_match": dict{"exact": one(m.Rand, "allowed", "denied", "one")}}}, "match_if_key_not_found": chance(m.Rand, 2)}}

@@ -28,6 +28,8 @@ type manager struct {
 	plain bool
 	// traced is a tracer: ids that it makes are compared by their form alone.
 	traced bool
+	// local: the bootstrap names a local cluster.
+	local bool
 }
 
 func randomManagers(r *rand.Rand) *Group {
@@ -36,14 +38,29 @@ func randomManagers(r *rand.Rand) *Group {
 		{"name": "nobody", "endpoints": []any{}},
 		{"name": "hurt", "endpoints": []any{dict{"origin": "UNHEALTHY"}, "other"}, "common_lb_config": dict{"healthy_panic_threshold": dict{"value": 0}}},
 	}}
+	g.Bootstrap = dict{}
+	local := chance(r, 2)
+	if local {
+		g.Bootstrap["cluster_manager"] = dict{"local_cluster_name": "local"}
+		g.Clusters = append(g.Clusters, dict{"name": "local", "endpoints": []any{"origin", "other", "third"}[:1+r.IntN(3)]})
+	}
 	for i := range 8 {
 		c := Config{Name: fmt.Sprintf("manager-%d", i), About: "random", HCM: dict{}, VHost: dict{}, RouteConfig: dict{}}
-		m := &manager{Rand: r, c: &c}
+		m := &manager{Rand: r, c: &c, local: local}
 		m.configure()
 		for n := range 8 {
 			c.Cases = append(c.Cases, m.request(fmt.Sprintf("case-%d", n)))
 		}
 		g.Configs = append(g.Configs, c)
+	}
+	keys, text := dict{}, fmt.Sprintf("%+v", g.Configs)
+	for key, value := range madeKeys { // the sidecar takes none that nothing reads
+		if strings.Contains(text, "made."+key) {
+			keys[key] = value
+		}
+	}
+	if len(keys) > 0 {
+		g.Bootstrap["layered_runtime"] = dict{"layers": []any{dict{"name": "static", "static_layer": dict{"made": keys}}}}
 	}
 	return g
 }
@@ -64,7 +81,7 @@ func (m *manager) percent() dict {
 func (m *manager) runtimePercent() dict {
 	out := dict{"default_value": m.percent()}
 	if chance(m.Rand, 2) {
-		out["runtime_key"] = "no.such.key"
+		out["runtime_key"] = m.shareKey()
 	}
 	return out
 }
@@ -99,6 +116,7 @@ func (m *manager) configure() {
 	}
 	m.hosts()
 	h["http_protocol_options"] = dict{"enable_trailers": !chance(m.Rand, 4)}
+	m.more()
 	m.filters()
 	m.routes()
 	if !chance(m.Rand, 3) {

@@ -27,14 +27,22 @@ func randomMatches(r *rand.Rand, name string) Config {
 			ignored = one(r, "V1", "V2")
 			fields["disallowed_versions"] = []any{ignored}
 		}
-		filters = append(filters, listenerFilter("proxy_protocol", "ProxyProtocol", fields))
+		f := listenerFilter("proxy_protocol", "ProxyProtocol", fields)
+		filters = append(filters, f)
+		if disabled := disable(r, f); disabled != nil && disabled.holds(20000) { // any port that is given out
+			proxied, optional = false, true
+		}
 	}
 	inspects := !chance(r, 4)
 	if inspects {
-		filters = append(filters, listenerFilter("tls_inspector", "TlsInspector", nil))
+		f := listenerFilter("tls_inspector", "TlsInspector", nil)
+		filters = append(filters, f)
+		inspects = disable(r, f) == nil
 	}
 	if chance(r, 2) {
-		filters = append(filters, listenerFilter("http_inspector", "HttpInspector", nil))
+		f := listenerFilter("http_inspector", "HttpInspector", nil)
+		filters = append(filters, f)
+		disable(r, f)
 	}
 	if chance(r, 4) {
 		r.Shuffle(len(filters), func(i, j int) { filters[i], filters[j] = filters[j], filters[i] })
@@ -74,6 +82,55 @@ func randomMatches(r *rand.Rand, name string) Config {
 		c.Cases = append(c.Cases, x)
 	}
 	return c
+}
+
+// leftOut is a filter_disabled.
+type leftOut map[string]any
+
+// disable has few listener filters be left out, by the port that a client meant.
+func disable(r *rand.Rand, filter map[string]any) leftOut {
+	if !chance(r, 5) {
+		return nil
+	}
+	p := randomPorts(r, 2)
+	filter["filter_disabled"] = map[string]any(p)
+	return p
+}
+
+func randomPorts(r *rand.Rand, depth int) leftOut {
+	switch n := r.IntN(6); {
+	case n == 0:
+		return leftOut{"any_match": true}
+	case n == 1 && depth > 0:
+		return leftOut{"not_match": map[string]any(randomPorts(r, depth-1))}
+	case n <= 3 && depth > 0:
+		return leftOut{one(r, "and_match", "or_match"): map[string]any{"rules": []any{map[string]any(randomPorts(r, depth-1)), map[string]any(randomPorts(r, depth-1))}}}
+	}
+	from := one(r, 1, 80, 443, 1024)
+	return leftOut{"destination_port_range": map[string]any{"start": from, "end": one(r, from+1, 1024+from, 65536)}}
+}
+
+func (p leftOut) holds(port int) bool {
+	if p["any_match"] == true {
+		return true
+	}
+	if not, ok := p["not_match"].(map[string]any); ok {
+		return !leftOut(not).holds(port)
+	}
+	if of, ok := p["destination_port_range"].(map[string]any); ok {
+		return of["start"].(int) <= port && port < of["end"].(int)
+	}
+	for _, kind := range []string{"and_match", "or_match"} {
+		if of, ok := p[kind].(map[string]any); ok {
+			for _, rule := range of["rules"].([]any) {
+				if leftOut(rule.(map[string]any)).holds(port) == (kind == "or_match") {
+					return kind == "or_match"
+				}
+			}
+			return kind == "and_match"
+		}
+	}
+	return false
 }
 
 // randomMatch is a random filter_chain_match.

@@ -17,6 +17,8 @@ func knownRetries(c *Config, x *Case, d Difference) string {
 	logged := strings.HasPrefix(log, "log")
 	cut := slices.ContainsFunc(x.Respond, func(a Answer) bool { return a.Raw != "" && a.End == "reset" })
 	switch {
+	case ofNamedClient(d):
+		return "an attempt is made for whom its request is, also where a hop names that client; Envoy has the connection's peer"
 	case refusedAtFirst(x):
 		return "a stream that a host refused before it told how many it takes goes to it again (RFC 9113 8.7)"
 	case logged && field == "tried" && (d.Envoy == "null" || strings.HasSuffix(d.Hauberk, ","+d.Envoy)):

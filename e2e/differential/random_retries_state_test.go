@@ -99,8 +99,16 @@ func breakerConfig(r *rand.Rand) (Config, map[string]any) {
 	if chance(r, 3) {
 		t["priority"] = "HIGH"
 	}
-	cluster := map[string]any{"name": name, "endpoints": []any{endpoint}, "circuit_breakers": map[string]any{"thresholds": []any{t}},
-		"typed_extension_protocol_options": hostOptions(hosts == "frames", nil, "")}
+	if chance(r, 4) {
+		t["max_connection_pools"] = one(r, 0, 1, 1, 2)
+	}
+	breakers := map[string]any{"thresholds": []any{t}}
+	if chance(r, 4) {
+		breakers["per_host_thresholds"] = []any{map[string]any{"max_connections": one(r, 0, 1, 1, 2)}}
+	}
+	cluster := map[string]any{"name": name, "endpoints": []any{endpoint}, "circuit_breakers": breakers,
+		"connection_pool_per_downstream_connection": chance(r, 3),
+		"typed_extension_protocol_options":          hostOptions(hosts == "frames", nil, "")}
 	c := Config{Name: name, About: "random", Fresh: true, Stateful: true, VHost: map[string]any{"include_request_attempt_count": true}}
 	p := retryPolicy(r)
 	p["retry_on"] = one(r, "5xx", "5xx,connect-failure", "retriable-status-codes,reset")

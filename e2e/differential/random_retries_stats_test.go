@@ -29,7 +29,7 @@ func TestRandomRetriesStatistics(t *testing.T) {
 		r := &runner{g: g, certs: certs, dir: t.TempDir(), hauberk: hauberk}
 		r.envoy = func(file string) []string {
 			admin := filepath.Join(filepath.Dir(file), "admin.sock")
-			return append(envoy(file), "--config-yaml", fmt.Sprintf("{admin: {address: {pipe: {path: %s}}}}", admin))
+			return append(envoy(file), "--config-yaml", fmt.Sprintf("{admin: {address: {pipe: {path: %s}}}, stats_flush_interval: 0.2s}", admin))
 		}
 		r.statistics(t, found{})
 	}
@@ -71,6 +71,9 @@ func alike(g *Group) {
 		}
 	}
 	for _, c := range g.Clusters {
+		if of := c["name"]; of != "chained" {
+			c["track_timeout_budgets"] = true
+		}
 		if b, ok := c["circuit_breakers"].(map[string]any); ok {
 			if t := b["thresholds"].([]any)[0].(map[string]any); t["max_connections"] == 0 {
 				t["max_connections"] = 1

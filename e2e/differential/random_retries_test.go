@@ -140,6 +140,12 @@ func retryConfig(r *rand.Rand, name string) Config {
 		route, m := retryRoute(r, &c, fmt.Sprintf("/r%d", n))
 		c.Routes, routes = append(c.Routes, route), append(routes, m)
 	}
+	if chance(r, 3) && !slices.ContainsFunc(routes, func(m retried) bool { return m.mirrored }) { // copies come at any time
+		c.UpstreamLog = map[string]any{}
+	}
+	if chance(r, 4) {
+		c.Router = map[string]any{one(r, "suppress_envoy_headers", "respect_expected_rq_timeout"): true}
+	}
 	c.Routes = append(c.Routes, map[string]any{"name": "target", "match": map[string]any{"prefix": "/target"}, "route": map[string]any{"cluster": "other"}})
 	c.Cases = warm(routes)
 	for n := range 10 {

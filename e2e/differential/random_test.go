@@ -135,9 +135,15 @@ func (g *Group) concerned(c Config) (clusters []map[string]any, only Config) {
 		if match, _ := route["match"].(map[string]any); match["path"] == path {
 			c.Routes = []map[string]any{route}
 			to, _ := route["route"].(map[string]any)
-			for _, cluster := range g.Clusters {
-				if cluster["name"] == to["cluster"] {
+			names := []any{to["cluster"]}
+			for i := len(g.Clusters) - 1; i >= 0; i-- { // an aggregate is of those before it
+				if cluster := g.Clusters[i]; slices.Contains(names, cluster["name"]) {
 					clusters = append(clusters, cluster)
+					if kind, ok := cluster["cluster_type"].(map[string]any); ok {
+						for _, name := range kind["typed_config"].(map[string]any)["clusters"].([]string) {
+							names = append(names, name)
+						}
+					}
 				}
 			}
 			return clusters, c

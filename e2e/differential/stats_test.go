@@ -61,6 +61,7 @@ var countedAlike = []struct{ envoy, hauberk, use string }{
 	{`upstream_cx_destroy_with_active_rq`, closed("local_with_request", "remote_with_request"), onlyEnds},
 	{`upstream_cx_destroy_local_with_active_rq`, closed("local_with_request"), onlyEnds},
 	{`upstream_cx_destroy_remote_with_active_rq`, closed("remote_with_request"), onlyEnds},
+	{`upstream_rq_timeout_budget_percent_used_count`, `hauberk_upstream_timeout_budget_used_ratio_count{cluster="CLUSTER",of="request"}`, ""},
 	{`original_dst_host_invalid`, `hauberk_upstream_invalid_destinations_total{cluster="CLUSTER"}`, ""},
 }
 
@@ -122,6 +123,9 @@ const (
 	onlyEnds = "only ends"
 )
 
+// budgetCount is how many times a histogram of timeout budgets has, of a cluster.
+var budgetCount = regexp.MustCompile(`(?m)^envoy_cluster_(upstream_rq_timeout_budget_[a-z_]*_count){envoy_cluster_name="([^"]*)"} ([0-9]+)$`)
+
 // found are the statistics that there were of any cluster.
 type found map[string]struct{ envoy, hauberk bool }
 
@@ -132,16 +136,26 @@ func statistics(t *testing.T, socket string) map[string]float64 {
 		return new(net.Dialer).DialContext(ctx, "unix", socket)
 	}}}
 	defer c.CloseIdleConnections()
-	resp, err := c.Get("http://localhost/stats")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	b, err := io.ReadAll(resp.Body)
-	if err != nil {
-		t.Fatal(err)
+	get := func(path string) []byte {
+		resp, err := c.Get("http://localhost" + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		b, err := io.ReadAll(resp.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
 	}
 	out := map[string]float64{}
+	// How much a histogram has, Envoy says in another form alone.
+	for _, of := range budgetCount.FindAllSubmatch(get("/stats/prometheus"), -1) {
+		if n, err := strconv.ParseFloat(string(of[3]), 64); err == nil {
+			out["cluster."+string(of[2])+"."+string(of[1])] = n
+		}
+	}
+	b := get("/stats")
 	for line := range bytes.Lines(b) {
 		s := strings.TrimSpace(string(line))
 		if i := strings.LastIndexByte(s, ' '); i > 0 {
@@ -164,7 +178,7 @@ func TestStatisticsBesideEnvoy(t *testing.T) {
 			r := &runner{g: g, certs: certs, dir: t.TempDir(), hauberk: hauberk}
 			r.envoy = func(file string) []string {
 				admin := filepath.Join(filepath.Dir(file), "admin.sock")
-				return append(envoy(file), "--config-yaml", fmt.Sprintf("{admin: {address: {pipe: {path: %s}}}}", admin))
+				return append(envoy(file), "--config-yaml", fmt.Sprintf("{admin: {address: {pipe: {path: %s}}}, stats_flush_interval: 0.2s}", admin))
 			}
 			r.statistics(t, all)
 		}

@@ -72,6 +72,8 @@ type Config struct {
 	LogFields map[string]string `json:"log_fields,omitempty"`
 	// UpstreamLog has the router log its attempts, too; the options of that are its fields.
 	UpstreamLog map[string]any `json:"upstream_log,omitempty"`
+	// Router has further fields of the router.
+	Router map[string]any `json:"router,omitempty"`
 	// LogFilters are filters of access logs by name: log.passed says which of them the
 	// record passes.
 	LogFilters map[string]any `json:"log_filters,omitempty"`
@@ -124,7 +126,8 @@ type Case struct {
 	// a reset of TCP and "half" end something; "c pause" gives no window or reads no more until
 	// "c go", "stall" reads no more in any case; "h window 100" comes first. "h await head", end,
 	// gone, left (gone or reset), interim or 500, which is so much of the body, and "wait 5ms" say in which order. The
-	// hosts are acts1, acts2, acts1s, acts2s and actss.
+	// hosts are acts1, acts2, acts1s, acts2s and actss, and acts0 of bytes alone. "c CONNECT /" and
+	// "c WEBSOCKET /path" ask for a tunnel.
 	Acts []string `json:"acts,omitempty"`
 	// HTTP2 is what the client of acts speaks without TLS.
 	HTTP2 bool `json:"http2,omitempty"`

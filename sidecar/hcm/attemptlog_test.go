@@ -147,3 +147,41 @@ func TestBudgets(t *testing.T) {
 		}))
 	}
 }
+
+// TestBudgetsOfWholeAnswers: what broke off, and what was answered by a redirect that was followed, took no
+// part of its time; each attempt did.
+func TestBudgetsOfWholeAnswers(t *testing.T) {
+	for name, tc := range map[string]struct {
+		answers  []string
+		requests string
+		attempts string
+	}{
+		"broken off": {[]string{"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nab"}, "0", "1"},
+		"redirected": {[]string{"HTTP/1.1 302 Found\r\nLocation: http://h/b\r\nContent-Length: 0\r\n\r\n", "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"}, "1", "2"},
+	} {
+		t.Run(name, bubble(func(t *testing.T) {
+			b := newBed(t)
+			addr := rawOrigin(t, func(n int, c net.Conn, r *bufio.Reader) {
+				for _, answer := range tc.answers {
+					if _, _, err := readRequest(r); err != nil {
+						return
+					}
+					_, _ = io.WriteString(c, answer)
+				}
+			})
+			if err := b.clusters.Update(&cluster.Config{Name: "origin", Endpoints: endpoints("origin", addr), TrackBudgets: true}); err != nil {
+				t.Fatal(err)
+			}
+			b.route().Forward.InternalRedirect = &route.InternalRedirect{Max: 1, Codes: []int{302}}
+			b.start()
+			b.dial().send(simpleGet)
+			b.logged(len(tc.answers))
+			for of, want := range map[string]string{"request": tc.requests, "attempt": tc.attempts} {
+				line := `hauberk_upstream_timeout_budget_used_ratio_count{cluster="origin",of="` + of + `"} ` + want
+				b.eventually(line, func() bool {
+					return b.metric(line) || want == "0" && !b.metric(`hauberk_upstream_timeout_budget_used_ratio_count{cluster="origin",of="`+of+`"} 1`)
+				})
+			}
+		}))
+	}
+}

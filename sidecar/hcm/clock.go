@@ -92,11 +92,14 @@ func (x *exchange) answered() {
 // for which no time of the host's or of the request's counts, also none that a pump would
 // start.
 func (x *exchange) answeredWhole() {
+	since := x.admittedAt
 	if p := x.pump; p != nil {
 		p.clock.mu.Lock()
 		defer p.clock.mu.Unlock()
 		p.clock.whole = true
+		since = max(since, p.clock.began)
 	}
+	x.countBudget(since)
 	if idle := x.idleTimeout(); x.attempt.idle() != idle {
 		x.dog.idleFor(idle) // the attempt's own is over too
 	}

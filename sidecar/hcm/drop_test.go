@@ -72,3 +72,20 @@ func TestMirrorDropped(t *testing.T) {
 		t.Errorf("%v counted", got)
 	}
 }
+
+// TestOverloadedIsTold: an answer in place of a cluster that is full says so, unless headers of ours are
+// suppressed.
+func TestOverloadedIsTold(t *testing.T) {
+	for suppress, want := range map[bool]string{false: "true", true: ""} {
+		b := newBed(t)
+		if err := b.clusters.Update(&cluster.Config{Name: "origin", Endpoints: endpoints("origin", httpOrigin(t, echo)), Limits: cluster.Limits{MaxRequests: cluster.NoneAllowed}}); err != nil {
+			t.Fatal(err)
+		}
+		b.cfg.SuppressEnvoyHeaders = suppress
+		b.start()
+		resp, _ := b.dial().do("GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+		if got := resp.Header.Get("X-Envoy-Overloaded"); resp.StatusCode != 503 || got != want {
+			t.Errorf("suppressed %v: answered %d, x-envoy-overloaded %q", suppress, resp.StatusCode, got)
+		}
+	}
+}

@@ -388,7 +388,9 @@ func (x *exchange) finish() {
 	d.PeerMetrics.Bytes(d.Shard, x.received, x.sent)
 	x.attempt.countBytes()
 	x.attempt.countTime(ended)
-	x.countBudget(ended)
+	if x.flags&telemetry.FlagUpstreamRequestTimeout != 0 {
+		x.countTimeout()
+	}
 	x.stopReporter()
 	if x.attempts > 0 {
 		x.mirrors() // of a body that came in pieces, which is whole only now

@@ -147,6 +147,8 @@ func (h *http2Client) abort(x *exchange) {
 	switch {
 	case x.resetCode != http2.NoError:
 		code = x.resetCode
+	case x.switched() && x.req.Upgrade != "":
+		code = http2.Cancel // RFC 8441 5
 	case x.req.Method == "CONNECT" && x.switched():
 		code = http2.ConnectError // RFC 9113 8.5
 	}

@@ -117,7 +117,7 @@ func (x *exchange) headReply(r *reply) {
 	if s := x.sel.Route; s != nil && (r.routed || s.Forward != nil) && !r.bare() {
 		x.mutateResponse(r.byManager)
 	}
-	if r.overloaded {
+	if r.overloaded && !x.m.cfg.SuppressEnvoyHeaders {
 		f.AddID(message.XEnvoyOverloaded, "true")
 	}
 	if r.dropped != "" && !x.m.cfg.SuppressEnvoyHeaders {

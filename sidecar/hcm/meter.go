@@ -5,7 +5,6 @@ import (
 	"time"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/message"
-	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 )
 
 // What HTTP/1 puts on the wire is known by its codec, which counts it only where somebody shows it.
@@ -79,13 +78,27 @@ func (a *attempt) countTime(ended int64) {
 	}
 }
 
-// countBudget counts how much of its time a request took that was answered, or whose time was over.
-func (x *exchange) countBudget(ended int64) {
+// countBudget counts how much of its time a request took since it was whole: until the host's answer is,
+// however long the client takes it, or its time was over.
+func (x *exchange) countBudget(since int64) {
 	a := x.attempt
-	if a.host == nil || x.checksHealth() || x.local && x.flags&telemetry.FlagUpstreamRequestTimeout == 0 || !x.local && a.firstAt == 0 {
+	if a.host == nil || x.checksHealth() {
 		return
 	}
 	if b := a.host.Cluster().Budgets(); b != nil {
-		b.Request(x.d.Shard, time.Duration(ended-x.admittedAt), time.Duration(x.timeouts.Total))
+		b.Request(x.d.Shard, sinceMono(since), x.timeouts.Total)
 	}
+}
+
+// countTimeout is countBudget for a request whose time was over.
+//
+//go:noinline
+func (x *exchange) countTimeout() {
+	since := x.admittedAt
+	if p := x.pump; p != nil {
+		p.clock.mu.Lock()
+		since = max(since, p.clock.began)
+		p.clock.mu.Unlock()
+	}
+	x.countBudget(since)
 }

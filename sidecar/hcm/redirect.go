@@ -197,7 +197,6 @@ func (x *exchange) endHop(kept bool) {
 	}
 	x.attempt.countBytes()
 	x.attempt.countTime(ended)
-	x.countBudget(ended)
 	x.stopReporter()
 	x.mirrors()
 	x.restoreTrailers()

@@ -227,8 +227,10 @@ func (x *exchange) abort(f telemetry.Flags, details string) {
 	x.details = details
 	x.closeAfter = true
 	x.client.abort(x)
-	x.responded = false // nothing more to be read in peace
-	x.endUpstream(false)
+	x.responded = false      // nothing more to be read in peace
+	if x.attempt.up != nil { // or it was left with a whole answer, which is slowed
+		x.endUpstream(false)
+	}
 }
 
 // endUpstream finishes with the upstream; whole says that the response came whole.
@@ -329,7 +331,7 @@ func (x *exchange) clientFailed(err error) {
 	switch answering := x.attempt.up != nil; {
 	case cause == causeIdle:
 		f, x.details = telemetry.FlagStreamIdleTimeout, "stream_idle_timeout"
-	case cause == causeHard && answering && monotonic() >= x.lifeEnd:
+	case cause == causeHard && monotonic() >= x.lifeEnd:
 		f, x.details = telemetry.FlagDurationTimeout, "max_duration_timeout"
 	case cause == causeHard && answering && monotonic() >= x.attempt.streamBy:
 		f, x.details = telemetry.FlagUpstreamDurationTimeout, streamOverDetails

@@ -4,6 +4,7 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/hauberk-mesh/hauberk/sidecar/cluster"
@@ -214,8 +215,9 @@ func (x *exchange) mutateRequest() {
 	x.timeouts = x.sel.Timeouts(x.req)
 	if x.m.cfg.RespectExpectedTimeout {
 		v, _ := x.req.Fields.ByID(message.XEnvoyExpectedTimeout)
-		if ms, err := strconv.ParseUint(v, 10, 32); err == nil {
-			x.timeouts.SetTotal(time.Duration(ms) * time.Millisecond)
+		if ms, err := strconv.ParseUint(strings.TrimPrefix(v, "+"), 10, 63); err == nil { // as Envoy reads a number
+			const longest = uint64(1<<62) / uint64(time.Millisecond)
+			x.timeouts.SetTotal(time.Duration(min(ms, longest)) * time.Millisecond)
 		}
 	}
 	x.tellAttempt(1, 0)

@@ -43,13 +43,20 @@ func (x *exchange) SlowAnswer(kib uint32) {
 }
 
 // relaySlowed is relayBody at a rate. What the host sends is taken from it all the same, as far as
-// there is room, since the times that its answer has are not those of the client.
+// there is room, since the times that its answer has are not those of the client; once all of it is
+// here the host is left, for others.
 func (x *exchange) relaySlowed(body message.Body) {
 	h, p := &x.held, newPacer(x.held.rate)
+	var trailers *message.Fields
 	for {
-		trailers, ok := x.takeSlowed(body)
-		if !ok {
-			return
+		if !h.whole {
+			var ok bool
+			if trailers, ok = x.takeSlowed(body); !ok {
+				return
+			}
+			if h.whole {
+				trailers = x.leaveSlowed(trailers)
+			}
 		}
 		n, wait := 0, time.Duration(0)
 		if len(h.body) > 0 {
@@ -60,22 +67,36 @@ func (x *exchange) relaySlowed(body message.Body) {
 				continue
 			}
 		}
-		last := h.whole && n == len(h.body)
-		if !last {
-			trailers = nil
+		last, ok := h.whole && n == len(h.body), false
+		if last {
+			ok = x.data(h.body[:n], true, trailers)
+		} else {
+			ok = x.data(h.body[:n], false, nil) && x.flush()
 		}
-		ok = x.data(h.body[:n], last, trailers)
-		if last || !ok {
-			x.relayed(ok)
-			return
-		}
-		if !x.flush() {
+		switch {
+		case !ok && !h.whole:
 			x.endUpstream(false)
+			return
+		case last && ok:
+			x.flushEnd()
+			return
+		case !ok:
 			return
 		}
 		x.shedHeld(n)
 		x.dog.active()
 	}
+}
+
+// leaveSlowed leaves the host, whose answer is here. The trailers are kept.
+func (x *exchange) leaveSlowed(trailers *message.Fields) *message.Fields {
+	if trailers != nil {
+		x.trailers.CopyFrom(trailers)
+		trailers = &x.trailers
+	}
+	x.endUpstream(true)
+	x.dog.await(monotonic(), x.lifeEnd, x.idleTimeout(), true)
+	return trailers
 }
 
 // takeSlowed holds what has come of the body: at least something, where there is nothing yet.

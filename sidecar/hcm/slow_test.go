@@ -108,3 +108,44 @@ func TestSlowedAnswerEnds(t *testing.T) {
 		b.eventually("nothing is kept", func() bool { return keeping.Load() == 0 })
 	})
 }
+
+// TestSlowedAnswerLeavesItsHost: once all of an answer is here its host has no part in it any more, and
+// others may ask it.
+func TestSlowedAnswerLeavesItsHost(t *testing.T) {
+	bubbles(t, func(t *testing.T, down, up int) {
+		b := slowedBed(t, down, up, 10, func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Trailer", "X-Sum")
+			_, _ = io.WriteString(w, strings.Repeat("x", 10240))
+			w.Header().Set("X-Sum", r.URL.Path)
+		})
+		cfg := *b.clusters.Get("origin").Config()
+		cfg.Limits.MaxRequests, cfg.TrackBudgets = 1, true
+		if err := b.clusters.Update(&cfg); err != nil {
+			t.Fatal(err)
+		}
+		b.route().Forward.Timeout = 4 * time.Second
+		b.start()
+		c := b.httpClient(down)
+		ask := func(path string) *http.Response {
+			resp, err := c.Get("http://" + b.addr + path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if resp.StatusCode != 200 {
+				t.Fatalf("%s is answered %d", path, resp.StatusCode)
+			}
+			return resp
+		}
+		first := ask("/a")
+		time.Sleep(100 * time.Millisecond)
+		second := ask("/b")
+		for path, resp := range map[string]*http.Response{"/a": first, "/b": second} {
+			if body, err := io.ReadAll(resp.Body); err != nil || len(body) != 10240 || down == 2 && up == 2 && resp.Trailer.Get("X-Sum") != path {
+				t.Errorf("%s: %d bytes, trailers %v: %v", path, len(body), resp.Trailer, err)
+			}
+		}
+		for _, want := range []string{`_count{cluster="origin",of="request"} 2`, `_count{cluster="origin",of="attempt"} 2`} {
+			b.eventually(want, func() bool { return b.metric("hauberk_upstream_timeout_budget_used_ratio" + want) })
+		}
+	})
+}

@@ -113,3 +113,37 @@ func resetConn(c net.Conn) {
 	_ = c.(*net.TCPConn).SetLinger(0)
 	_ = c.Close()
 }
+
+// TestWebSocketIsCancelled: who has a WebSocket over HTTP/2 whose host resets it sees CANCEL, as RFC 8441 5 has it.
+func TestWebSocketIsCancelled(t *testing.T) {
+	b := newBed(t, rawOrigin(t, func(_ int, c net.Conn, r *bufio.Reader) {
+		req, err := http.ReadRequest(r)
+		if err != nil {
+			return
+		}
+		_, _ = io.WriteString(c, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: "+acceptOf(req.Header.Get("Sec-WebSocket-Key"))+"\r\n\r\n")
+		_, _ = io.ReadFull(r, make([]byte, 1))
+		resetConn(c)
+	}))
+	b.cfg.Upgrades, b.cfg.HTTP2 = []route.Upgrade{{Type: "websocket"}}, http2.Default()
+	b.cfg.HTTP2.AllowConnect = true
+	cc := b.start().http2Dial()
+	if err := cc.AwaitSettings(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	s, err := cc.Open(&message.Request{Method: "GET", Scheme: "http", Authority: "h", Path: "/ws", Upgrade: "websocket", ContentLength: message.UnknownLength}, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var head message.Response
+	if _, err = s.ReadHead(&head); err != nil || head.Status != 101 {
+		t.Fatal(head.Status, err)
+	}
+	tunnel := http2.NewTunnel(s, nil)
+	_, _ = tunnel.Write([]byte("x"))
+	_, err = io.Copy(io.Discard, tunnel)
+	var code *http2.StreamError
+	if !errors.As(err, &code) || !code.Remote || code.Code != http2.Cancel {
+		t.Errorf("the client sees %v", err)
+	}
+}

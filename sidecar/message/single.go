@@ -8,7 +8,7 @@ const singles IDs = 1<<Via | 1<<CacheControl | 1<<ContentType | 1<<ContentEncodi
 // those of the trailers of responses.
 const (
 	RequestSingles = singles | 1<<Authorization | 1<<Accept | 1<<AcceptEncoding | 1<<UserAgent | 1<<Referer | 1<<Origin |
-		1<<XForwardedFor | 1<<XForwardedProto | 1<<XForwardedHost | 1<<XForwardedClientCert | 1<<XEnvoyOriginalPath | 1<<GRPCTimeout
+		1<<XForwardedFor | 1<<XForwardedProto | 1<<XForwardedHost | 1<<XForwardedClientCert | 1<<XEnvoyOriginalPath | 1<<XEnvoyExpectedTimeout | 1<<GRPCTimeout
 	ResponseSingles = singles | 1<<Date | 1<<Server | 1<<Location | 1<<XEnvoyUpstreamServiceTime | 1<<GRPCStatus | 1<<GRPCMessage
 	TrailerSingles  = IDs(1<<GRPCStatus | 1<<GRPCMessage)
 )
