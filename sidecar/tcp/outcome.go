@@ -28,8 +28,8 @@ type outcome struct {
 
 // trouble is why an upstream was not reached, at once or at all.
 type trouble struct {
-	failure   string     // of the last attempt, "" where that succeeded
-	transport string     // the same in the words of Envoy's transport failure reasons
+	failure   string      // of the last attempt, "" where that succeeded
+	transport string      // the same in the words of Envoy's transport failure reasons
 	failed    []unreached // the hosts that could not be reached
 }
 
