@@ -53,7 +53,7 @@ func knownOfManagers(c *Config, x *Case, d Difference) string {
 		return "the sidecar knows the code of its own answer when headers are formatted, Envoy says 0"
 	case strings.HasPrefix(d.Field, "log.") && strings.Contains(d.Envoy, "_matched_policy[") && matched.ReplaceAllString(d.Envoy, "") == d.Hauberk:
 		return "the sidecar says the policy in another field"
-	case (d.Field == "response.header.proxy-status" || strings.HasPrefix(d.Field, "response.header.") && strings.Contains(c.text(), "%RESPONSE_FLAGS")) && strings.Contains(d.Envoy, ",") && sorted(d.Envoy) == sorted(d.Hauberk), strings.Contains(format, "%RESPONSE_FLAGS") && sorted(d.Envoy) == sorted(d.Hauberk):
+	case (d.Field == "response.header.proxy-status" || strings.HasPrefix(d.Field, "response.header.") && strings.Contains(c.text(), "%RESPONSE_FLAGS")) && strings.Contains(d.Envoy, ",") && sorted(bared(d.Envoy)) == sorted(bared(d.Hauberk)), strings.Contains(format, "%RESPONSE_FLAGS") && sorted(d.Envoy) == sorted(d.Hauberk):
 		return "flags are a set; Envoy writes them in the order they were found"
 	case strings.Contains(body, "\n0\nX-") && (slices.Contains([]string{"upstream.framing", "upstream.header.transfer-encoding"}, d.Field) && d.Hauberk == "chunked" ||
 		d.Field == "upstream.header.content-length" && d.Hauberk == absent || strings.HasPrefix(d.Field, "upstream.trailer.") && d.Envoy == absent):

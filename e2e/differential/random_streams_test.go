@@ -208,11 +208,15 @@ var knownsOfStreams = []struct {
 	{"client1 host2", whole(`response\.header\.sec-websocket-accept`), whole(`\(absent\)`), whole(".*"), "a handshake of HTTP/1 has a key (RFC 6455 4.1), which that of HTTP/2 leaves out (RFC 8441 5)"},
 	{"client1 c-end|c-leave", whole(`log\.(details|flags|flags_long)`), whole("downstream_remote_disconnect|DC|DownstreamConnectionTermination"), whole("via_upstream|-"), "a client that ends its side of a tunnel is no client that leaves: its host hears of the end and ends the other"},
 	{"client1 c-end goes-on", whole(`log\.sent|response\.body|upstream\.broken|vain`), whole(`.*`), whole(`.*`), "a client that ends its side of a tunnel is no client that leaves"},
-	{"c-end|h-end host0|host1", whole(`log\.(details|flags|flags_long)`), whole(`upstream_reset_after_response_started\{connection_termination\}|UC|UpstreamConnectionTermination`), whole("via_upstream|-"), "the end of the host is that of its tunnel, and no reset"},
-	{"client2 c-end|h-end", whole(`stream\[1\]`), whole("RST_STREAM (CONNECT_ERROR|INTERNAL_ERROR)"), whole("END_STREAM( RST_STREAM NO_ERROR)?"), "the end of the host is that of its tunnel, and no reset"},
+	{"client1 c-leave host2", whole(`log\.(details|flags|flags_long)|upstream\.broken|vain`), whole(`downstream_remote_disconnect|DC|DownstreamConnectionTermination|RST_STREAM INTERNAL_ERROR|\(absent\)`), whole(`.*`), "a client that ends its side of a tunnel is no client that leaves"},
+	{"c-end|h-end|h-leave host0|host1", whole(`log\.(details|flags|flags_long)`), whole(`upstream_reset_after_response_started\{connection_termination\}|UC|UpstreamConnectionTermination`), whole("via_upstream|-"), "the end of the host is that of its tunnel, and no reset"},
+	{"client2 c-end|h-end|h-leave", whole(`stream\[1\]`), whole("RST_STREAM (CONNECT_ERROR|INTERNAL_ERROR)"), whole("END_STREAM( RST_STREAM NO_ERROR)?"), "the end of the host is that of its tunnel, and no reset"},
+	{"h-leave", whole(`upstream\.broken`), whole(`.*`), whole(`.*`), "what becomes of a connection that its host has left is not the host's to know"},
 	{"client2 c-end host1", whole(`vain`), whole("h await end"), whole(`\(absent\)`), "a host hears of the end of its client's half"},
 	{"client2 host0|host1", whole(`upstream\.broken`), whole(`\(absent\)`), whole("cut"), "what is cut by a reset is not to be taken for the whole"},
 	{"client1", whole(`stream\[1\]`), whole("whole"), whole("cut"), "what is cut by a reset is not to be taken for the whole"},
+	{"client1 c-end host2", whole(`upstream\.broken`), whole("RST_STREAM INTERNAL_ERROR"), whole(`\(absent\)`), "a client that ends its side of a tunnel is no client that leaves"},
+	{"client2 host2", whole(`stream\[1\]`), whole("RST_STREAM INTERNAL_ERROR"), whole("RST_STREAM CONNECT_ERROR"), "that the host's end of a tunnel is lost is CONNECT_ERROR (RFC 9113 8.5)"},
 	{"client2", whole(`stream\[1\]`), whole("RST_STREAM (CONNECT_ERROR|INTERNAL_ERROR)"), whole("RST_STREAM CANCEL"), "a WebSocket that is reset is cancelled (RFC 8441 5)"},
 }
 

@@ -481,6 +481,8 @@ func knownOfTunnels(c *Config, x *Case, d Difference) string {
 		return "Envoy keeps the version of TLS that its first record told, before the handshake"
 	case strings.HasPrefix(d.Field, "log[1].tried") && from == "null" && c.HCM["access_log_options"] != nil:
 		return "the sidecar lists every host that was tried, as Envoy's documentation has it; Envoy none that could not be connected to"
+	case c.About == "upgrade" && c.Listener["per_connection_buffer_limit_bytes"] != nil && x.Seen[0]["log.attempts"] == "1" && x.Seen[1]["log.attempts"] == "2" && x.Seen[0]["response.start"] == x.Seen[1]["response.start"]:
+		return "what a client says before it has its tunnel is not read yet, and needs no room: an attempt that had no connection is repeated"
 	case !tcp && field == "wire" && x.Seen[0]["log.type"] == "DownstreamStart" && withoutLast(from) == withoutLast(to):
 		return "what comes with a head is counted when it is read"
 	case !tcp && x.Seen[0]["response.start"] != "HTTP/1.1 101" && !connected(c, x) && (field == "received" && to == "0" || field == "wire" && wireOfRefused(x, from, to)):

@@ -7,7 +7,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hauberk-mesh/hauberk/sidecar/message"
 	"github.com/hauberk-mesh/hauberk/sidecar/route"
+	"github.com/hauberk-mesh/hauberk/sidecar/telemetry"
 )
 
 // TestProxyStatus: what went wrong is told behind what proxies before have told, and where it is so
@@ -50,5 +52,22 @@ func TestProxyStatus(t *testing.T) {
 				t.Errorf("%d %q", resp.StatusCode, got)
 			}
 		})
+	}
+}
+
+// TestProxyStatusOfFlags: each flag of an answer of the sidecar's own stands for an error.
+func TestProxyStatusOfFlags(t *testing.T) {
+	for flag, want := range map[telemetry.Flags]string{
+		telemetry.FlagFaultInjected: "us; error=http_request_error",
+		telemetry.FlagOverload:      "us; error=connection_limit_reached",
+		telemetry.FlagDropOverload:  "us; error=connection_limit_reached",
+		telemetry.FlagDelayInjected: "",
+	} {
+		x := &exchange{flags: flag}
+		var f message.Fields
+		x.tellProxyStatus(&f, &ProxyStatus{Name: "us", WithoutDetails: true})
+		if got, _ := f.Joined("proxy-status"); got != want {
+			t.Errorf("%v: %q", flag, got)
+		}
 	}
 }
