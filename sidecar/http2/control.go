@@ -124,13 +124,13 @@ func (c *conn) goAwayFrame(h *frameHeader, p []byte) *ConnError {
 		return connError(FrameSizeError, "goaway_size")
 	}
 	last, code := binary.BigEndian.Uint32(p)&maxStreamID, Code(binary.BigEndian.Uint32(p[4:]))
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	if c.client == nil {
 		// Streams that there are go on, and what comes while there are some is served.
 		c.server.left = true
 		return nil
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
 	return c.client.goneAway(last, code)
 }
 

@@ -113,9 +113,10 @@ func (sc *ServerConn) goAway() {
 	sc.maybeDone()
 }
 
-// maybeDone ends a draining connection that has nothing left to do. The lock is held.
+// maybeDone ends a connection that drains, or whose client has said that it leaves, and that has
+// nothing left to do. The lock is held.
 func (sc *ServerConn) maybeDone() {
-	if sc.final && sc.running == 0 && len(sc.streams) == 0 && sc.err == nil {
+	if (sc.final || sc.left) && sc.running == 0 && len(sc.streams) == 0 && sc.err == nil {
 		sc.fail(errDrained)
 		sc.wakeReader()
 	}
