@@ -217,6 +217,7 @@ var knownsOfStreams = []struct {
 	{"client1", whole(`stream\[1\]`), whole("whole|open"), whole("cut"), "what is cut by a reset is not to be taken for the whole"},
 	{"client1 c-end host2", whole(`upstream\.broken`), whole("RST_STREAM INTERNAL_ERROR"), whole(`\(absent\)`), "a client that ends its side of a tunnel is no client that leaves"},
 	{"client1 early refused", whole(`log\.received`), whole("5"), whole("0"), "what comes behind the head is not read before the host has agreed to a tunnel"},
+	{"client2 host2 h-reset-ENHANCE_YOUR_CALM", whole(`stream\[1\]`), whole("RST_STREAM INTERNAL_ERROR"), whole("RST_STREAM ENHANCE_YOUR_CALM"), "the client learns that its host was asked too much"},
 	{"client2 host2", whole(`stream\[1\]`), whole("RST_STREAM INTERNAL_ERROR"), whole("RST_STREAM CONNECT_ERROR"), "that the host's end of a tunnel is lost is CONNECT_ERROR (RFC 9113 8.5)"},
 	{"client2", whole(`stream\[1\]`), whole("RST_STREAM (CONNECT_ERROR|INTERNAL_ERROR)"), whole("RST_STREAM CANCEL"), "a WebSocket that is reset is cancelled (RFC 8441 5)"},
 }
